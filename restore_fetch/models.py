@@ -1,0 +1,124 @@
+"""What the service says, as values: the response elements of the legacy restore job resource.
+
+Any element may be missing or null, and new statuses appear: every field is optional, statuses are strings,
+unknown elements are ignored. What is present must have its documented type. Source: the Atlas API page "Get
+One Legacy Backup Restore Job", and the schemas BackupRestoreJob, BackupRestoreJobDelivery and
+RestoreJobFileHash of the Atlas Admin API v2.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic.alias_generators import to_camel
+
+from restore_fetch.redaction import remember, remember_url
+
+
+def _in_utc(moment: datetime) -> datetime:
+    # The service writes UTC with a Z; a moment without an offset can only be meant so, too.
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _nothing_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _empty_if_null(value: Any) -> Any:
+    return () if value is None else value
+
+
+def _known_secret(value: SecretStr) -> SecretStr:
+    remember(value.get_secret_value())
+    return value
+
+
+def _known_secret_url(value: SecretStr) -> SecretStr:
+    remember_url(value.get_secret_value())
+    return value
+
+
+Moment = Annotated[datetime, AfterValidator(_in_utc)]
+SecretText = Annotated[SecretStr, AfterValidator(_known_secret)]
+SecretUrl = Annotated[SecretStr, AfterValidator(_known_secret_url)]
+OptionalText = Annotated[str | None, BeforeValidator(_nothing_if_empty)]
+
+
+class Element(BaseModel):
+    """A JSON object of the API: immutable, camelCase on the wire, unknown elements ignored."""
+
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True
+    )
+
+
+class Link(Element):
+    """A link to a related resource; `href` may be empty."""
+
+    href: str | None = None
+    rel: str | None = None
+
+
+class FileHash(Element):
+    """One entry of `hashes`: present only after the file has been downloaded.
+
+    Attributes:
+        file_name: The file that has been hashed.
+        hash: The hash, as the service wrote it.
+        type_name: The algorithm; `SHA1` if present.
+    """
+
+    file_name: OptionalText = None
+    hash: OptionalText = None
+    type_name: OptionalText = None
+
+
+class OplogTimestamp(Element):
+    """The last oplog entry in the snapshot; `increment` is documented as a string and sent as a number."""
+
+    date: Moment | None = None
+    increment: int | str | None = None
+
+
+class Delivery(Element):
+    """How the archive can be had.
+
+    Attributes:
+        url: Where from; the verification key is in its path, so it is a secret.
+        url_v2: Where from, without the key; wants `auth_header: auth_value` in the request.
+        expires: When the URL stops working, by the service's clock.
+        max_downloads: How often the URL can be used; 2147483647 means without limit.
+    """
+
+    method_name: str | None = None
+    status_name: str | None = None
+    url: Annotated[SecretUrl | None, BeforeValidator(_nothing_if_empty)] = None
+    url_v2: Annotated[SecretUrl | None, BeforeValidator(_nothing_if_empty)] = Field(None, alias="urlV2")
+    auth_header: OptionalText = None
+    auth_value: Annotated[SecretText | None, BeforeValidator(_nothing_if_empty)] = None
+    expires: Annotated[Moment | None, BeforeValidator(_nothing_if_empty)] = None
+    expiration_hours: float | None = None
+    max_downloads: int | None = None
+
+
+class RestoreJob(Element):
+    """One restore job, as one look at the service showed it."""
+
+    id: str | None = None
+    status_name: str | None = None
+    delivery: Delivery | None = None
+    hashes: Annotated[tuple[FileHash, ...], BeforeValidator(_empty_if_null)] = ()
+    batch_id: OptionalText = None
+    snapshot_id: OptionalText = None
+    group_id: OptionalText = None
+    cluster_id: OptionalText = None
+    cluster_name: OptionalText = None
+    host_id: OptionalText = None
+    created: Annotated[Moment | None, BeforeValidator(_nothing_if_empty)] = None
+    point_in_time: bool | None = None
+    timestamp: OplogTimestamp | None = None
+    encryption_enabled: bool | None = None
+    master_key_uuid: OptionalText = Field(None, alias="masterKeyUUID")
+    links: Annotated[tuple[Link, ...], BeforeValidator(_empty_if_null)] = ()

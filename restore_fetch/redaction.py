@@ -1,0 +1,102 @@
+"""Keeping secrets out of everything that people or machines may read.
+
+Two lines of defence: values that are secret are carried as `Secret`, which does not print itself; and every
+secret that this process has learnt is remembered here, so that `scrub` can take it out of any text on its way
+to a terminal, a log or a file, however it got there.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from urllib.parse import quote, unquote, urlsplit
+
+MASK = "***"
+_SHORTEST_SECRET = 4  # a shorter one would blank out ordinary words, and is no secret
+_SHORTEST_URL_KEY = 12  # an ordinary folder name in a URL's path is no secret
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_OBJECT_ID = re.compile(r"[0-9a-f]{24}\Z")
+_known: set[str] = set()
+
+
+class Secret:
+    """A value that is shown as `***` wherever it is printed, logged or represented."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+        remember(value)
+
+    def reveal(self) -> str:
+        """The value itself, for the one place that has to send it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({MASK})"
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+def remember(value: str) -> None:
+    """Learn a secret, so that `scrub` knows it in each form it could appear in: plain, percent-encoded, base64."""
+    if len(value) < _SHORTEST_SECRET:
+        return
+    raw = value.encode("utf-8", "surrogateescape")
+    _known.add(value)
+    _known.add(quote(value, safe=""))
+    _known.add(quote(value))
+    _known.add(base64.b64encode(raw).decode("ascii"))
+    _known.add(base64.urlsafe_b64encode(raw).decode("ascii"))
+
+
+def remember_url(url: str) -> None:
+    """Learn the secret parts of a delivery URL: the key in its path, its query, a password.
+
+    Raises:
+        ValueError: It is not a URL.
+    """
+    parts = urlsplit(url)
+    for segment in parts.path.split("/")[:-1]:
+        if len(segment) >= _SHORTEST_URL_KEY and not _OBJECT_ID.match(segment):
+            remember(segment)
+            remember(unquote(segment))
+    for secret in (parts.query, parts.password):
+        if secret:
+            remember(secret)
+
+
+def scrub(text: str) -> str:
+    """The text without any secret known to this process.
+
+    Longer secrets are taken out first, so that one which contains another leaves nothing behind.
+    """
+    for secret in sorted(_known, key=len, reverse=True):
+        if secret in text:
+            text = text.replace(secret, MASK)
+    return text
+
+
+def plain(text: str) -> str:
+    """The text without control characters, which a hostile service could use to rewrite a terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def display_url(url: str) -> str:
+    """A URL as it may be shown: host and file name, with everything between them left out."""
+    parts = urlsplit(url)
+    host = parts.hostname or "?"
+    if ":" in host:
+        host = f"[{host}]"
+    try:
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        port = ""
+    return plain(f"{parts.scheme}://{host}{port}/…/{parts.path.rsplit('/', 1)[-1]}")

@@ -1,0 +1,333 @@
+"""What a run was told: flags, environment, profile and defaults, made into frozen values.
+
+The order is: flag, `RESTORE_FETCH_*`, the variables of MongoDB's own tools, the profile, the default. An empty
+value counts as unset.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from restore_fetch.errors import ConfigurationError
+from restore_fetch.profiles import Profile, find_profile
+from restore_fetch.redaction import Secret
+from restore_fetch.rules import is_private_host
+
+SERVICES = ("atlas", "cloud-manager", "ops-manager")
+DEFAULT_ORIGIN = "https://cloud.mongodb.com"
+_COMMAND_SECONDS = 60
+_OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}\Z")
+_PROFILE_SERVICES = {"cloud": "atlas"}
+_PROFILE_KEYS = {
+    "service": "service",
+    "base_url": "ops_manager_url",
+    "project_id": "project_id",
+    "public_key": "public_api_key",
+    "private_key": "private_api_key",
+    "ca_file": "ops_manager_ca_certificate",
+}
+_TOOL_VARIABLES = {
+    "service": "SERVICE",
+    "base_url": "OPS_MANAGER_URL",
+    "project_id": "PROJECT_ID",
+    "public_key": "PUBLIC_API_KEY",
+    "private_key": "PRIVATE_API_KEY",
+}
+_TOOL_PREFIXES = ("MONGODB_ATLAS_", "MCLI_")
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value with the place it came from, as people would name that place: `--cluster`, `MCLI_SERVICE`."""
+
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach the API, and as whom.
+
+    Attributes:
+        service: Which of the services it is.
+        base_url: The API's origin: scheme, host and port.
+        project_id: The project, 24 hexadecimal digits.
+        cluster: The cluster's name (Atlas) or id (Cloud Manager, Ops Manager).
+        public_key: The public half of the API key.
+        private_key: The private half.
+        ca_file: Certificates to trust instead of the system's, or None.
+        allow_http: Whether plain HTTP is accepted beyond this machine and private networks.
+        sources: Where each value came from, by attribute.
+    """
+
+    service: str
+    base_url: str
+    project_id: str
+    cluster: str
+    public_key: str
+    private_key: Secret
+    ca_file: Path | None = None
+    allow_http: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class FetchOptions:
+    """How one job is fetched. Durations are seconds, sizes bytes.
+
+    Attributes:
+        out_dir: Where the files go.
+        wait_seconds: How long to wait for FINISHED and READY; 0 is one look.
+        poll_seconds: The first pause between two looks.
+        hash_wait_seconds: How long to wait for the published hash after the download.
+        retries: Further attempts after the first.
+        stall_seconds: An attempt is given up when less than `min_rate` arrives over this long.
+        min_rate: Bytes a second, for the above.
+        limit_rate: At most so many bytes a second, or None.
+        min_free_bytes: What must stay free on the disk.
+        max_bytes: The largest archive accepted, or None.
+        allow_unverified: Whether to publish an archive whose hash never appears.
+        force: Whether to download again although a verified archive is here, or the budget is spent.
+        lock_wait_seconds: How long to wait for another run on the same job.
+    """
+
+    out_dir: Path = Path()
+    wait_seconds: float = 86400.0
+    poll_seconds: float = 10.0
+    hash_wait_seconds: float = 600.0
+    retries: int = 3
+    stall_seconds: float = 60.0
+    min_rate: int = 1024
+    limit_rate: int | None = None
+    min_free_bytes: int = 256 * 1024 * 1024
+    max_bytes: int | None = None
+    allow_unverified: bool = False
+    force: bool = False
+    lock_wait_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.poll_seconds <= 0:
+            raise ConfigurationError("--poll-interval must be more than 0")
+        if self.stall_seconds <= 0:
+            raise ConfigurationError("--stall-timeout must be more than 0")
+        if self.limit_rate is not None and self.limit_rate <= 0:
+            raise ConfigurationError("--limit-rate must be more than 0")
+        if self.limit_rate is not None and self.limit_rate < self.min_rate:
+            raise ConfigurationError(
+                "--limit-rate is below --min-rate: every attempt would be given up as stalled",
+                next_step="lower --min-rate too",
+            )
+
+
+def parse_object_id(text: str, what: str) -> str:
+    """An id of 24 hexadecimal digits, in lower case.
+
+    Raises:
+        ConfigurationError: It is not one.
+    """
+    if not _OBJECT_ID.match(text):
+        raise ConfigurationError(f"{what} must be 24 hexadecimal digits, not {text[:64]!r}")
+    return text.lower()
+
+
+def resolve_connection(
+    given: Mapping[str, Given],
+    environ: Mapping[str, str],
+    *,
+    run: Callable[[str], str] | None = None,
+    config_folder: Path | None = None,
+) -> Connection:
+    """Find every value of the connection, in the documented order.
+
+    Args:
+        given: What flags and `RESTORE_FETCH_*` said, by attribute of `Connection`, and also `profile`,
+            `private_key_file`, `private_key_command`, `allow_http`.
+        environ: The environment.
+        run: How to run `--private-key-command`; it gets the command line and returns its output.
+        config_folder: Where profiles are looked for; None for the user's own configuration folder.
+
+    Returns:
+        The connection.
+
+    Raises:
+        ConfigurationError: A required value is missing, malformed, or said twice in different words.
+    """
+    found = _Finder(given, environ, config_folder)
+    service = found.value("service") or Given("atlas", "default")
+    if service.source.startswith("profile"):
+        service = Given(_PROFILE_SERVICES.get(service.value, service.value), service.source)
+    if service.value not in SERVICES:
+        raise ConfigurationError(
+            f"{service.value!r} ({service.source}) is no service this version knows",
+            next_step=_one_of(SERVICES),
+        )
+    base_url = found.value("base_url")
+    if base_url is None and service.value == "ops-manager":
+        raise ConfigurationError("an Ops Manager has no address by default", next_step="set --base-url")
+    base_url = base_url or Given(DEFAULT_ORIGIN, "default")
+    project = found.required("project_id", "set --project-id")
+    cluster = found.required("cluster", "set --cluster")
+    public_key = found.required("public_key", "set --public-key or MONGODB_ATLAS_PUBLIC_API_KEY")
+    private_key = _private_key(found, run or _run_command)
+    ca_file = found.value("ca_file")
+    allow_http = "allow_http" in given
+    return Connection(
+        service=service.value,
+        base_url=parse_origin(base_url.value, allow_http=allow_http),
+        project_id=parse_object_id(project.value, f"the project id ({project.source})"),
+        cluster=cluster.value,
+        public_key=public_key.value,
+        private_key=Secret(private_key.value),
+        ca_file=Path(ca_file.value).expanduser() if ca_file else None,
+        allow_http=allow_http,
+        sources={
+            "service": service.source,
+            "base_url": base_url.source,
+            "project_id": project.source,
+            "cluster": cluster.source,
+            "public_key": public_key.source,
+            "private_key": private_key.source,
+            "ca_file": ca_file.source if ca_file else "system trust",
+        },
+    )
+
+
+def parse_origin(text: str, *, allow_http: bool) -> str:
+    """The origin of an API: scheme, host and port, without a path.
+
+    Raises:
+        ConfigurationError: It is no origin, or is plain HTTP to a public host without `allow_http`.
+    """
+    try:
+        parts = urlsplit(text.strip())
+        port = parts.port
+    except ValueError as exc:
+        raise ConfigurationError("--base-url is not a URL") from exc
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise ConfigurationError("--base-url must be like https://opsmanager.example.net:8443")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError("--base-url must not carry a user name or password")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigurationError("--base-url is the origin alone, without a path such as /api/public/v1.0")
+    if parts.scheme == "http" and not allow_http and not is_private_host(parts.hostname):
+        raise ConfigurationError(
+            f"--base-url is plain http to {parts.hostname}, which is not a loopback or private address",
+            next_step="use https, or --allow-http if the network in between can be trusted",
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+
+
+class _Finder:
+    """Looks a value up in each place, in order, and remembers the profile once it was needed."""
+
+    def __init__(self, given: Mapping[str, Given], environ: Mapping[str, str], folder: Path | None) -> None:
+        self.given = given
+        self.environ = environ
+        self._folder = folder
+        self._profile: Profile | None = None
+        self._profile_read = False
+
+    def value(self, name: str) -> Given | None:
+        if name in self.given and self.given[name].value:
+            return self.given[name]
+        return self._tool_variable(name) or self._other_variable(name) or self._from_profile(name)
+
+    def required(self, name: str, next_step: str) -> Given:
+        found = self.value(name)
+        if found is None:
+            raise ConfigurationError(f"the {name.replace('_', ' ')} is missing", next_step=next_step)
+        return found
+
+    def profile(self) -> Profile | None:
+        if not self._profile_read:
+            asked = self.given.get("profile")
+            name = asked.value if asked else self.environ.get("MONGODB_ATLAS_PROFILE")
+            self._profile = find_profile(name or None, self._folder)
+            self._profile_read = True
+        return self._profile
+
+    def _tool_variable(self, name: str) -> Given | None:
+        if name not in _TOOL_VARIABLES:
+            return None
+        variables = [prefix + _TOOL_VARIABLES[name] for prefix in _TOOL_PREFIXES]
+        values = [Given(self.environ[variable], variable) for variable in variables if self.environ.get(variable)]
+        if len({given.value for given in values}) > 1:
+            raise ConfigurationError(
+                f"{' and '.join(variables)} are both set, and differ", next_step="unset one of them"
+            )
+        return values[0] if values else None
+
+    def _other_variable(self, name: str) -> Given | None:
+        if name == "ca_file" and self.environ.get("SSL_CERT_FILE"):
+            return Given(self.environ["SSL_CERT_FILE"], "SSL_CERT_FILE")
+        return None
+
+    def _from_profile(self, name: str) -> Given | None:
+        key = _PROFILE_KEYS.get(name)
+        profile = self.profile()
+        if key is None or profile is None or key not in profile.values:
+            return None
+        return Given(profile.values[key], str(profile))
+
+
+def _private_key(found: _Finder, run: Callable[[str], str]) -> Given:
+    file, command = found.given.get("private_key_file"), found.given.get("private_key_command")
+    if file and command:
+        raise ConfigurationError("--private-key-file and --private-key-command exclude each other")
+    if file:
+        return _one_line(_read_key_file(Path(file.value).expanduser()), file.source)
+    if command:
+        return _one_line(run(command.value), command.source)
+    if value := found.value("private_key"):
+        return _one_line(value.value, value.source)
+    folder = found.environ.get("CREDENTIALS_DIRECTORY")
+    if folder and (path := Path(folder) / "private-key").exists():
+        return _one_line(_read_key_file(path), "$CREDENTIALS_DIRECTORY/private-key")
+    profile = found.profile()
+    if profile:
+        raise ConfigurationError(
+            f"{profile} has no private key: it may live in the operating system's keyring, which is not read",
+            next_step="set --private-key-file, --private-key-command or MONGODB_ATLAS_PRIVATE_API_KEY",
+        )
+    raise ConfigurationError(
+        "the private key is missing",
+        next_step="set --private-key-file, --private-key-command or MONGODB_ATLAS_PRIVATE_API_KEY",
+    )
+
+
+def _read_key_file(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as exc:
+        raise ConfigurationError(f"cannot read the private key from {path}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigurationError(f"{path} holds no private key: it is not text") from exc
+
+
+def _run_command(command: str) -> str:
+    try:
+        done = subprocess.run(
+            shlex.split(command), stdout=subprocess.PIPE, text=True, timeout=_COMMAND_SECONDS, check=True
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as exc:
+        # What the command printed may be the key itself, or half of it.
+        raise ConfigurationError(f"--private-key-command failed ({type(exc).__name__})") from exc
+    return done.stdout
+
+
+def _one_line(text: str, source: str) -> Given:
+    line = text.strip()
+    if not line or not line.isprintable():
+        raise ConfigurationError(f"the private key from {source} is empty or more than one line")
+    return Given(line, source)
+
+
+def _one_of(names: tuple[str, ...]) -> str:
+    return f"use one of {', '.join(names)}"
