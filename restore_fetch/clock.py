@@ -41,4 +41,4 @@ class SystemClock:
 
 def iso(moment: datetime) -> str:
     """A moment as ISO 8601 in UTC with a `Z`, as the service writes them."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds" if moment.microsecond else "seconds")[:-6] + "Z"

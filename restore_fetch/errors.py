@@ -199,6 +199,7 @@ class DownloadInterruptedError(DownloadError):
 
     Attributes:
         sent: Whether the request can have reached the delivery, and so may have used up a download.
+        retry_after_seconds: How long the delivery asked to be left alone, when it said so.
     """
 
     def __init__(
@@ -207,6 +208,7 @@ class DownloadInterruptedError(DownloadError):
         *,
         outcome: str,
         sent: bool = True,
+        retry_after_seconds: float | None = None,
         status: int | None = None,
         received_bytes: int = 0,
         files: str = "",
@@ -221,6 +223,7 @@ class DownloadInterruptedError(DownloadError):
             next_step=next_step,
         )
         self.sent = sent
+        self.retry_after_seconds = retry_after_seconds
 
 
 class DownloadRefusedError(DownloadInterruptedError):

@@ -36,6 +36,13 @@ _UNUSABLE_DELIVERY = {
 _NEW_JOB = "start a new restore job"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 _FILE_ENDINGS = (".tar.gz", ".tgz", ".tar")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}\Z")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]{0,8000}[\x21-\x7e])?\Z")
+_OWN_HEADERS = frozenset(
+    {"accept", "accept-encoding", "authorization", "connection", "content-encoding", "content-length", "cookie"}
+    | {"expect", "host", "if-range", "keep-alive", "proxy-authorization", "proxy-connection", "range", "te"}
+    | {"trailer", "transfer-encoding", "upgrade", "user-agent"}
+)
 _LONGEST_RETRY_AFTER_SECONDS = 86400.0
 
 
@@ -224,6 +231,30 @@ def archive_name(url: str, job_id: str) -> str:
     return f"restore-{job_id}.tar.gz"
 
 
+def host_of(url: str) -> str | None:
+    """The host in a URL, without anything secret around it."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def check_auth_header(name: str, value: str) -> None:
+    """Refuse a header chosen by the service that would change the request itself (RFC 9110, section 5).
+
+    Args:
+        name: `delivery.authHeader`.
+        value: `delivery.authValue`.
+
+    Raises:
+        DeliveryUnusableError: It is no header, or one that only this tool may set.
+    """
+    if not _HEADER_NAME.match(name) or name.lower() in _OWN_HEADERS or not _HEADER_VALUE.match(value):
+        raise DeliveryUnusableError(
+            "the delivery asks for a request header that cannot be sent (delivery.authHeader)", next_step=_NEW_JOB
+        )
+
+
 def clock_skew(service_now: datetime, local_now: datetime) -> timedelta | None:
     """How far the local clock is ahead of the service's, when that is worth telling."""
     skew = local_now - service_now
@@ -288,6 +319,20 @@ def judge(hashes: Collection[FileHash], actual: Digest, file_name: str) -> Judge
         return Judgement(Finding.NOT_PUBLISHED)
     entry, digest = ours[0]
     return Judgement(Finding.MATCH if digest == actual else Finding.MISMATCH, entry)
+
+
+def is_settled(judgement: Judgement, *, only_ours: bool, repeated: bool) -> bool:
+    """Whether asking again could not change a judgement.
+
+    Args:
+        judgement: The judgement.
+        only_ours: Whether the published hash can only be of our own download: none was there before, and no other
+            download was ever started from here.
+        repeated: Whether two looks in a row gave it.
+    """
+    if judgement.finding is Finding.MISMATCH:
+        return only_ours and repeated
+    return judgement.finding is Finding.MATCH
 
 
 def _sha1_of(entry: FileHash) -> Digest | None:

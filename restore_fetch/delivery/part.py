@@ -1,0 +1,208 @@
+"""The part file: the bytes of an archive that is not published yet, and their SHA1."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from restore_fetch import files
+from restore_fetch.errors import StorageError
+from restore_fetch.hashes import Digest, StreamingHasher
+from restore_fetch.units import show_size
+
+_READ_BYTES = 1024 * 1024
+_PROGRESS_EVERY_BYTES = 64 * 1024 * 1024
+_KEEP_SIZE = 0x01  # FALLOC_FL_KEEP_SIZE
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class PartFile:
+    """A file that grows at its end while its SHA1 is kept.
+
+    Args:
+        path: The file; it is created when missing.
+        min_free_bytes: What must stay free in its file system.
+
+    Attributes:
+        size: How many bytes are written and hashed.
+        durable_bytes: How many of them are certain to be on the disk.
+
+    Raises:
+        StorageError: The file cannot be opened, or is no regular file.
+    """
+
+    def __init__(self, path: Path, *, min_free_bytes: int = 0) -> None:
+        self.path = path
+        self.size = 0
+        self.durable_bytes = 0
+        self._min_free_bytes = min_free_bytes
+        self._hasher = StreamingHasher()
+        self._descriptor = files.open_regular(path, os.O_RDWR | os.O_CREAT)
+        with files.storage_errors(path, "set the mode of"):
+            os.fchmod(self._descriptor, files.FILE_MODE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what it holds stays.
+
+        Raises:
+            StorageError: The disk reports, late, that something was not written.
+        """
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            with self._errors("close"):
+                os.close(descriptor)
+
+    def stored_bytes(self) -> int:
+        """How many bytes the file has, whether hashed yet or not."""
+        with self._errors("look at"):
+            return os.fstat(self._descriptor).st_size
+
+    def start_over(self) -> None:
+        """Forget every byte.
+
+        Raises:
+            StorageError: The file cannot be truncated.
+        """
+        with self._errors("truncate"):
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+        self.size = self.durable_bytes = 0
+        self._hasher = StreamingHasher()
+
+    def take_up(self, size: int, on_progress: Callable[[int], None] = lambda _: None) -> None:
+        """Go on from bytes that an earlier run left: keep the first `size`, and hash them again from the disk.
+
+        They are flushed and then dropped from the page cache first. After a failed flush the cache may still show
+        bytes that the disk never got; what is read back from the disk can be believed.
+
+        Raises:
+            StorageError: The file is shorter than that, or cannot be read.
+        """
+        self.start_hash()
+        with self._errors("read"):
+            os.ftruncate(self._descriptor, size)
+            os.fsync(self._descriptor)
+            _forget_cache(self._descriptor, 0, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            view = memoryview(bytearray(_READ_BYTES))
+            told = 0
+            while self.size < size:
+                count = os.readv(self._descriptor, [view])
+                if count == 0:
+                    raise OSError(errno.EIO, "the file is shorter than it was")
+                self._hasher.update(view[:count])
+                self.size += count
+                if self.size - told >= _PROGRESS_EVERY_BYTES:
+                    told = self.size
+                    on_progress(told)
+        self.durable_bytes = self.size
+
+    def start_hash(self) -> None:
+        """Begin the hash anew, before the bytes are read again."""
+        self.size = 0
+        self._hasher = StreamingHasher()
+
+    def reserve(self, total_bytes: int) -> None:
+        """Make sure that there is room for the whole archive before the first byte of it is asked for.
+
+        Where the file system can (Linux), the blocks are set aside without changing the file's size, so that the
+        size goes on saying how much has arrived.
+
+        Raises:
+            StorageError: There is not enough room.
+        """
+        missing = total_bytes - self.size
+        free = files.free_bytes(self.path.parent)
+        if missing + self._min_free_bytes > free:
+            raise StorageError(
+                f"not enough space in {self.path.parent}: {show_size(missing)} to come and "
+                f"{show_size(self._min_free_bytes)} to stay free, {show_size(free)} there",
+                path=self.path,
+                errno=errno.ENOSPC,
+                files=f"{self.size} bytes are kept in {self.path.name}",
+                next_step="free some space, or choose another --out-dir, and run the same command again",
+            )
+        with self._errors("reserve space for"):
+            _set_aside(self._descriptor, total_bytes)
+
+    def check_room(self) -> None:
+        """Stop before the disk is full.
+
+        Raises:
+            StorageError: Less than `min_free_bytes` is left.
+        """
+        if self._min_free_bytes and files.free_bytes(self.path.parent) < self._min_free_bytes:
+            raise StorageError(
+                f"less than {show_size(self._min_free_bytes)} is free in {self.path.parent}",
+                path=self.path,
+                errno=errno.ENOSPC,
+                files=f"{self.size} bytes are kept in {self.path.name}",
+                next_step="free some space, or lower --min-free, and run the same command again",
+            )
+
+    def append(self, view: memoryview) -> None:
+        """Write bytes at the end and take them into the hash.
+
+        Raises:
+            StorageError: The disk refuses.
+        """
+        with self._errors("write to"):
+            files.write_all(self._descriptor, view)
+        self._hasher.update(view)
+        self.size += len(view)
+
+    def checkpoint(self) -> None:
+        """Make what is written so far last through a power cut.
+
+        Raises:
+            StorageError: It may not; the flush is not tried again, because a second one would say nothing.
+        """
+        size = self.size
+        with self._errors("flush"):
+            os.fsync(self._descriptor)
+        self.durable_bytes = size
+
+    def digest(self) -> Digest:
+        """The SHA1 of everything in the file."""
+        return self._hasher.digest()
+
+    def _errors(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        return files.storage_errors(self.path, doing, files=f"what arrived is kept in {self.path.name}")
+
+
+def boot_id() -> str | None:
+    """Which boot of the machine this is, where the system tells; None elsewhere."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def _set_aside(descriptor: int, total_bytes: int) -> None:
+    if not sys.platform.startswith("linux"):
+        return
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    if fallocate(descriptor, _KEEP_SIZE, ctypes.c_longlong(0), ctypes.c_longlong(total_bytes)) != 0:
+        number = ctypes.get_errno()
+        if number in _NO_ROOM:
+            raise OSError(number, os.strerror(number))
+
+
+def _forget_cache(descriptor: int, offset: int, length: int) -> None:
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)

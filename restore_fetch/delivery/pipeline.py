@@ -1,0 +1,219 @@
+"""Receive, hash and write at the same time, in constant memory.
+
+The thread that calls receives into a small ring of buffers; one other thread hashes and writes them. Buffers
+are reused, because fresh memory costs a page fault every 4 KiB, and are handed over full, because every
+hand-over costs a turn of the interpreter's lock. `recv_into`, `hashlib` and `write` release that lock.
+
+When either side fails, the other stops at once, and the first failure is the one that is raised.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from restore_fetch.clock import Clock
+from restore_fetch.delivery.body import Body, Buffer
+from restore_fetch.delivery.guards import RateLimit, StallGuard
+from restore_fetch.delivery.part import PartFile
+from restore_fetch.errors import DownloadInterruptedError, DownloadRefusedError, RestoreFetchError
+
+BUFFERS = 4
+BUFFER_BYTES = 1024 * 1024
+TICK_SECONDS = 0.25
+_HAND_OVER_BYTES = BUFFER_BYTES - 128 * 1024  # the rest of a buffer is too little to ask the kernel for
+_FLUSH_SECONDS = 1.0
+_CHECKPOINT_SECONDS = 30.0
+_CHECKPOINT = -1
+_JOIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a transfer must keep to.
+
+    Attributes:
+        min_rate: Bytes a second that must arrive.
+        stall_seconds: Over how long.
+        limit: The limit of the rate, or None.
+        max_bytes: The largest archive, or None.
+    """
+
+    min_rate: int
+    stall_seconds: float
+    limit: RateLimit | None = None
+    max_bytes: int | None = None
+
+
+class Pipeline:
+    """Moves one body into one part file.
+
+    Args:
+        part: The file; its hash is kept along with it.
+        bounds: What to keep to.
+        clock: The time.
+        on_progress: Called a few times a second with the number of bytes in the file.
+        cancelled: Asked a few times a second whether to stop.
+    """
+
+    def __init__(
+        self,
+        part: PartFile,
+        bounds: Bounds,
+        *,
+        clock: Clock,
+        on_progress: Callable[[int], None],
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._part = part
+        self._bounds = bounds
+        self._clock = clock
+        self._on_progress = on_progress
+        self._cancelled = cancelled
+        self._free: queue.SimpleQueue[Buffer] = queue.SimpleQueue()
+        self._filled: queue.SimpleQueue[tuple[Buffer | None, int]] = queue.SimpleQueue()
+        self._failure: BaseException | None = None
+        self._guard = StallGuard(bounds.min_rate, bounds.stall_seconds, clock.monotonic())
+        self._received = part.size
+        self._count = 0  # bytes in the buffer being filled
+        self._ticked_at = self._checkpoint_at = self._handed_at = clock.monotonic()
+
+    def run(self, body: Body) -> None:
+        """Move the whole body; the socket under it must have a time limit of about a tick.
+
+        Every byte received before a failure is in the file when the failure is raised, as far as the disk took it.
+
+        Raises:
+            DownloadInterruptedError: The body ended too early, stalled, or the run was cancelled.
+            DownloadRefusedError: The body is malformed or too large.
+            StorageError: The disk refuses.
+        """
+        for _ in range(BUFFERS):
+            self._free.put(Buffer(BUFFER_BYTES))
+        worker = threading.Thread(target=self._store, name="hash-and-write", daemon=True)
+        worker.start()
+        try:
+            self._receive(body)
+        except Exception as exc:
+            self._finish(worker, None)
+            if self._failure is not None and self._failure is not exc:
+                raise self._failure from exc
+            raise
+        except BaseException:
+            # Somebody wants the process gone: a disk that hangs must not keep it.
+            self._finish(worker, _JOIN_SECONDS)
+            raise
+        self._finish(worker, None)
+        if self._failure is not None:
+            raise self._failure
+        self._on_progress(self._part.size)
+
+    def _finish(self, worker: threading.Thread, seconds: float | None) -> None:
+        self._filled.put((None, 0))
+        worker.join(seconds)
+
+    def _receive(self, body: Body) -> None:
+        self._buffer = self._free_buffer()
+        try:
+            while self._receive_some(body):
+                pass
+        except RestoreFetchError:
+            self._hand_over()  # a later attempt can go on from here
+            raise
+        self._hand_over()
+
+    def _receive_some(self, body: Body) -> bool:
+        """Take in what there is; returns False when the body is whole."""
+        limit = self._bounds.limit
+        piece = min(limit.piece_bytes, BUFFER_BYTES) if limit else BUFFER_BYTES
+        try:
+            count = body.receive(self._buffer, self._count, min(self._count + piece, BUFFER_BYTES))
+            if count == 0:
+                return False
+        except TimeoutError:
+            count = 0
+        now = self._clock.monotonic()
+        if count:
+            self._count += count
+            self._received += count
+            self._guard.received(count, now)
+        if self._count >= _HAND_OVER_BYTES or (self._count and now - self._handed_at >= _FLUSH_SECONDS):
+            self._hand_over()
+            self._handed_at = now
+            self._buffer = self._free_buffer()
+        if now - self._ticked_at >= TICK_SECONDS:
+            self._tick(now)
+        if limit and count:
+            self._rest(limit.pause_seconds(count, now))
+        return True
+
+    def _hand_over(self) -> None:
+        count, self._count = self._count, 0
+        if count:
+            self._filled.put((self._buffer, count))
+
+    def _tick(self, now: float) -> None:
+        self._ticked_at = now
+        if self._failure is not None:
+            raise self._failure
+        if self._cancelled():
+            raise DownloadInterruptedError("the run was cancelled", outcome="interrupted")
+        if self._guard.stalled(now):
+            raise DownloadInterruptedError(
+                f"the delivery stalled: less than {self._bounds.min_rate} bytes a second "
+                f"over {self._bounds.stall_seconds:g} s",
+                outcome="stalled",
+            )
+        if self._bounds.max_bytes is not None and self._received > self._bounds.max_bytes:
+            raise DownloadRefusedError(
+                f"the archive is larger than the {self._bounds.max_bytes} bytes allowed",
+                outcome="too large",
+                next_step="raise --max-size if that is expected",
+            )
+        self._part.check_room()
+        if now - self._checkpoint_at >= _CHECKPOINT_SECONDS:
+            self._checkpoint_at = now
+            self._filled.put((None, _CHECKPOINT))
+        self._on_progress(self._received)
+
+    def _rest(self, seconds: float) -> None:
+        while seconds > 0:
+            step = min(seconds, TICK_SECONDS)
+            self._clock.sleep(step)
+            self._guard.excuse(step)
+            seconds -= step
+            self._tick(self._clock.monotonic())
+
+    def _free_buffer(self) -> Buffer:
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            began = self._clock.monotonic()
+        while True:
+            try:
+                buffer = self._free.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                now = self._clock.monotonic()
+                self._guard.excuse(now - began)
+                began = now
+                self._tick(now)
+            else:
+                self._guard.excuse(self._clock.monotonic() - began)
+                return buffer
+
+    def _store(self) -> None:
+        """The other thread: hash and write what was received, in order."""
+        try:
+            while True:
+                buffer, count = self._filled.get()
+                if buffer is not None:
+                    self._part.append(buffer.view[:count])
+                    self._free.put(buffer)
+                elif count == _CHECKPOINT:
+                    self._part.checkpoint()
+                else:
+                    return
+        except BaseException as exc:  # noqa: BLE001 - raised again by the thread that waits for it
+            self._failure = exc

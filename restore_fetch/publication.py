@@ -1,0 +1,180 @@
+"""What becomes of an archive once its hash was looked for: published, set aside, or rejected.
+
+The order of a publication is: the bytes are on the disk; the journal says what will be published; the archive
+gets its name; the folder is flushed; the `.sha1` file, then the receipt; last, the journal goes. A crash
+anywhere leaves either no archive under the final name or the right one, and enough to finish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from restore_fetch import files, receipts
+from restore_fetch.clock import Clock
+from restore_fetch.delivery import JournalFile
+from restore_fetch.errors import HashMismatchError, HashNotPublishedError
+from restore_fetch.models import FileHash, RestoreJob
+from restore_fetch.records import Checks, JobRecord, PublishedHash, Receipt, Rejection, Seconds
+from restore_fetch.rules import Finding, Judgement
+from restore_fetch.settings import FetchOptions
+from restore_fetch.shelf import Whole, hash_file
+from restore_fetch.units import show_duration
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When a run began, and how long its parts took."""
+
+    started: datetime
+    seconds: Seconds
+
+
+class Publisher:
+    """Gives archives their names.
+
+    Args:
+        service: The service's name, for receipts.
+        tool: This tool's name and version, for receipts.
+        options: Whether a file may be replaced, and an archive published without a hash.
+        clock: The time.
+        note: Where to say what happened: event, message, `warning=`.
+    """
+
+    def __init__(
+        self, *, service: str, tool: str, options: FetchOptions, clock: Clock, note: Callable[..., None]
+    ) -> None:
+        self._service = service
+        self._tool = tool
+        self._options = options
+        self._clock = clock
+        self._note = note
+
+    def publish(
+        self, journal: JournalFile, whole: Whole, job: RestoreJob, judgement: Judgement, timing: Timing
+    ) -> tuple[Path, Receipt]:
+        """Publish a verified archive; one without a published hash only where that was allowed.
+
+        Args:
+            journal: Its journal, in the state `whole`.
+            whole: The bytes, flushed to the disk.
+            job: The job, as it was seen last.
+            judgement: What its hashes say about the bytes.
+            timing: For the receipt.
+
+        Returns:
+            The archive under its final name, and the receipt beside it.
+
+        Raises:
+            HashMismatchError: The bytes are not the published ones; they are now called `.rejected`.
+            HashNotPublishedError: No hash was published; the bytes are now called `.unverified`.
+            StorageError: The disk refuses, or a file is in the way.
+        """
+        if judgement.finding is Finding.MISMATCH:
+            raise self._reject(journal, whole, judgement.published)
+        verified = judgement.finding is Finding.MATCH
+        if not verified and not self._options.allow_unverified:
+            raise self._set_aside(journal, whole)
+        receipt = Receipt(
+            verdict="verified" if verified else "unverified",
+            file=journal.state.file,
+            bytes=whole.size,
+            sha1=whole.digest.hex,
+            published_hash=PublishedHash.of(judgement.published) if judgement.published else None,
+            checks=Checks(
+                length=True if journal.state.total_bytes == whole.size else None, hash=True if verified else None
+            ),
+            job=JobRecord.of(job),
+            delivery=journal.state.delivery,
+            attempts=journal.state.attempts,
+            started=timing.started,
+            finished=self._clock.now(),
+            seconds=timing.seconds,
+            service=self._service,
+            tool=self._tool,
+        )
+        journal.update(state="publishing", receipt=receipt)
+        return self._put_in_place(journal, receipt, whole.path)
+
+    def finish(self, journal: JournalFile) -> tuple[Path, Receipt] | None:
+        """Take up a publication where a crash left it; the bytes are read again, nothing is taken on trust.
+
+        Returns:
+            As `publish`; None when the bytes that were verified are gone or were changed. The attempts stay on
+            record then, and the journal is ready for another download.
+
+        Raises:
+            StorageError: The disk refuses, or a file is in the way.
+        """
+        receipt = journal.state.receipt
+        for path in (journal.part, journal.unverified, journal.archive):
+            if receipt is None or files.require_regular(path) is None:
+                continue
+            whole = hash_file(path)
+            if (whole.size, whole.digest) == (receipt.bytes, receipt.digest):
+                self._note("recovered", "finishing the publication that an earlier run began")
+                return self._put_in_place(journal, receipt, path)
+        journal.update(state="downloading", etag=None, total_bytes=None, sha1=None, receipt=None)
+        return None
+
+    def _put_in_place(self, journal: JournalFile, receipt: Receipt, source: Path) -> tuple[Path, Receipt]:
+        if source != journal.archive:
+            files.rename(source, journal.archive, replace=self._options.force)
+        else:
+            files.sync_folder(journal.archive.parent)  # the crash may have come before the name was durable
+        receipts.write_receipt(journal.archive, receipt)
+        journal.remove()
+        if receipt.verdict == "verified":
+            self._note("verified", f"{journal.archive} is verified: SHA1 {receipt.sha1}")
+        else:
+            self._note(
+                "unverified",
+                f"{journal.archive} is published UNVERIFIED: there was no hash to compare with",
+                warning=True,
+            )
+        return journal.archive, receipt
+
+    def _set_aside(self, journal: JournalFile, whole: Whole) -> HashNotPublishedError:
+        kept = whole.path if whole.path == journal.archive else journal.unverified
+        if whole.path != kept:
+            files.rename(whole.path, kept, replace=True)
+        if whole.path == journal.archive:
+            journal.remove()  # its receipt holds everything already
+        waited = show_duration(self._options.hash_wait_seconds)
+        return HashNotPublishedError(
+            f"the archive was downloaded whole, but no hash of it was published in {waited}: it is not verified",
+            path=kept,
+            actual=whole.digest.hex,
+            files=f"it is kept as {kept.name}",
+            next_step="run the same command again later: only the hash is asked for, nothing is downloaded again",
+        )
+
+    def _reject(self, journal: JournalFile, whole: Whole, published: FileHash | None) -> HashMismatchError:
+        expected = (published.hash or "").strip().lower() if published else ""
+        rejected = journal.archive.with_name(journal.state.file + receipts.REJECTED_SUFFIX)
+        rejection = Rejection(
+            finding="the SHA1 of the bytes received is not the published one",
+            file=rejected.name,
+            bytes=whole.size,
+            sha1=whole.digest.hex,
+            published_hash=PublishedHash.of(published) if published else None,
+            job=journal.state.job,
+            delivery=journal.state.delivery,
+            attempts=journal.state.attempts,
+            found=self._clock.now(),
+            service=self._service,
+            tool=self._tool,
+        )
+        receipts.write_rejection(journal.archive, rejection)
+        files.rename(whole.path, rejected, replace=True)
+        journal.remove()
+        return HashMismatchError(
+            f"HASH MISMATCH: the service published {expected}, the bytes received have {whole.digest}",
+            path=rejected,
+            expected=expected,
+            actual=whole.digest.hex,
+            files=f"they are kept as {rejected.name}, which is no backup",
+            next_step="start a new restore job; if it happens again, suspect the network path or the service",
+        )

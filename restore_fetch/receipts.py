@@ -1,0 +1,123 @@
+"""Receipts and findings on disk: written last, found again, read with suspicion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from restore_fetch import files
+from restore_fetch.errors import StorageError
+from restore_fetch.records import Receipt, Record, Rejection
+
+RECEIPT_SUFFIX = ".receipt.json"
+REJECTED_SUFFIX = ".rejected"
+REJECTION_SUFFIX = ".rejected.json"
+SHA1_SUFFIX = ".sha1"
+
+_R = TypeVar("_R", bound=Record)
+
+
+def receipt_path(archive: Path) -> Path:
+    """Where the receipt of an archive is."""
+    return archive.with_name(archive.name + RECEIPT_SUFFIX)
+
+
+def sha1_path(archive: Path) -> Path:
+    """Where the `sha1sum -c` file of an archive is."""
+    return archive.with_name(archive.name + SHA1_SUFFIX)
+
+
+def write_receipt(archive: Path, receipt: Receipt) -> None:
+    """Write the `.sha1` file of an archive, and then its receipt: whoever sees the receipt sees all the rest.
+
+    Raises:
+        StorageError: One of them cannot be written.
+    """
+    files.write_whole(sha1_path(archive), f"{receipt.sha1}  {archive.name}\n".encode())
+    files.write_whole(receipt_path(archive), receipt.to_json())
+
+
+def write_rejection(archive: Path, rejection: Rejection) -> None:
+    """Write why the bytes that should have become an archive are not it.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    files.write_whole(archive.with_name(archive.name + REJECTION_SUFFIX), rejection.to_json())
+
+
+def read_record(path: Path, kind: type[_R]) -> _R | None:
+    """Read one of our documents.
+
+    Returns:
+        The document, or None when there is no such file.
+
+    Raises:
+        StorageError: The file cannot be read, or is not such a document: damaged, or edited by hand.
+    """
+    content = files.read_small(path)
+    if content is None:
+        return None
+    try:
+        return kind.model_validate_json(content)
+    except (ValidationError, RecursionError) as exc:
+        raise StorageError(
+            f"{path} is damaged, or was edited: it is not a {kind.__name__.lower()} that can be believed",
+            path=path,
+            files="it was left untouched",
+            next_step="move it, and the file it belongs to, out of the way",
+        ) from exc
+
+
+def records_of_job(folder: Path, suffix: str, kind: type[_R], job_id: str) -> Iterator[tuple[Path, _R]]:
+    """The documents of one kind in a folder that speak of a job.
+
+    Args:
+        folder: The folder; one that does not exist holds none.
+        suffix: How their names end.
+        kind: What they are.
+        job_id: The restore job.
+
+    Yields:
+        The path and the document. Files of other jobs are not read further than to see that they are.
+
+    Raises:
+        StorageError: A file cannot be read, or names the job and is damaged.
+    """
+    with files.storage_errors(folder, "look into"):
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    for name in names:
+        if not name.endswith(suffix) or name.startswith("."):
+            continue
+        path = folder / name
+        content = files.read_small(path)
+        if content is not None and job_id.encode() in content:
+            record = read_record(path, kind)
+            if record is not None and getattr(record, "job").id == job_id:  # noqa: B009 - each kind has one
+                yield path, record
+
+
+def find_receipts(folder: Path, job_id: str) -> list[tuple[Path, Receipt]]:
+    """The receipts of a job, each with the path of the archive it belongs to.
+
+    Raises:
+        StorageError: See `records_of_job`.
+    """
+    found = records_of_job(folder, RECEIPT_SUFFIX, Receipt, job_id)
+    return [
+        (path.with_name(path.name.removesuffix(RECEIPT_SUFFIX)), receipt)
+        for path, receipt in found
+        if receipt.file == path.name.removesuffix(RECEIPT_SUFFIX)
+    ]
+
+
+def find_rejections(folder: Path, job_id: str) -> list[Rejection]:
+    """The findings about downloads of a job that were not the archive.
+
+    Raises:
+        StorageError: See `records_of_job`.
+    """
+    return [rejection for _, rejection in records_of_job(folder, REJECTION_SUFFIX, Rejection, job_id)]

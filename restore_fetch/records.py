@@ -1,0 +1,221 @@
+"""The documents this tool writes: receipts, journals and findings, as immutable values.
+
+They are read back with suspicion: somebody may have edited them by hand.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from restore_fetch.clock import iso
+from restore_fetch.hashes import Digest
+from restore_fetch.models import FileHash, Moment, RestoreJob
+from restore_fetch.rules import JobIdentity
+
+RECEIPT_SCHEMA: Final = "restore-fetch/receipt/v1"
+JOURNAL_SCHEMA: Final = "restore-fetch/journal/v1"
+REJECTION_SCHEMA: Final = "restore-fetch/rejection/v1"
+NOT_SENT = "not sent"
+COMPLETE = "complete"
+
+Stamp = Annotated[Moment, PlainSerializer(iso, return_type=str)]
+Sha1 = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+Size = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Record(BaseModel):
+    """A JSON object in one of our files; elements of a later version are ignored."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    def to_json(self) -> bytes:
+        """The document as it is written: indented, with a last newline."""
+        return self.model_dump_json(indent=2).encode("utf-8") + b"\n"
+
+
+class Attempt(Record):
+    """One request for the archive.
+
+    Attributes:
+        started: When the request was about to be sent.
+        ended: When it was over; None when the process ended first.
+        bytes: How many bytes of the archive were on disk then.
+        resumed_from: How many of them were there before.
+        outcome: `complete`, or what broke it off; None when the process ended first.
+    """
+
+    started: Stamp
+    ended: Stamp | None = None
+    bytes: Size = 0
+    resumed_from: Size = 0
+    outcome: str | None = None
+
+    @property
+    def may_count(self) -> bool:
+        """Whether the service may have counted it as one of the downloads it allows."""
+        return self.outcome != NOT_SENT
+
+
+class PublishedHash(Record):
+    """The entry of `hashes` that the bytes were compared with."""
+
+    type_name: str | None
+    file_name: str | None
+    hash: str
+
+    @classmethod
+    def of(cls, entry: FileHash) -> PublishedHash:
+        """The record of an entry that has a hash."""
+        return cls(type_name=entry.type_name, file_name=entry.file_name, hash=entry.hash or "")
+
+
+class Checks(Record):
+    """What was checked: true or false when it was, null when it was not."""
+
+    length: bool | None = None
+    hash: bool | None = None
+    gzip: bool | None = None
+    tar: bool | None = None
+
+
+class TimestampRecord(Record):
+    """The last oplog entry in the snapshot."""
+
+    date: Stamp | None = None
+    increment: int | str | None = None
+
+
+class JobRecord(Record):
+    """The restore job an archive came from."""
+
+    id: str
+    batch_id: str | None = None
+    snapshot_id: str | None = None
+    group_id: str | None = None
+    cluster_id: str | None = None
+    cluster_name: str | None = None
+    created: Stamp | None = None
+    point_in_time: bool | None = None
+    timestamp: TimestampRecord | None = None
+    encryption_enabled: bool | None = None
+    master_key_uuid: str | None = None
+
+    @classmethod
+    def of(cls, job: RestoreJob) -> JobRecord:
+        """The record of a job document."""
+        stamp = job.timestamp
+        return cls(
+            id=job.id or "",
+            batch_id=job.batch_id,
+            snapshot_id=job.snapshot_id,
+            group_id=job.group_id,
+            cluster_id=job.cluster_id or job.host_id,
+            cluster_name=job.cluster_name,
+            created=job.created,
+            point_in_time=job.point_in_time,
+            timestamp=TimestampRecord(date=stamp.date, increment=stamp.increment) if stamp else None,
+            encryption_enabled=job.encryption_enabled,
+            master_key_uuid=job.master_key_uuid,
+        )
+
+    @property
+    def identity(self) -> JobIdentity:
+        """What must not change between two looks at the job."""
+        return JobIdentity(self.id, self.group_id, self.cluster_id, self.snapshot_id, self.batch_id)
+
+
+class DeliveryRecord(Record):
+    """Where the archive came from; never the URL, which is a secret."""
+
+    host: str | None = None
+    expires: Stamp | None = None
+    max_downloads: int | None = None
+
+
+class Seconds(Record):
+    """How long the parts of the last run took."""
+
+    waiting: float = 0.0
+    downloading: float = 0.0
+    verifying: float = 0.0
+
+
+class Receipt(Record):
+    """The evidence that goes with an archive; written last of all, so that its presence says the rest is done."""
+
+    schema_: Literal["restore-fetch/receipt/v1"] = Field(RECEIPT_SCHEMA, alias="schema")
+    verdict: Literal["verified", "unverified"]
+    file: str
+    bytes: Size
+    sha1: Sha1
+    published_hash: PublishedHash | None
+    checks: Checks
+    job: JobRecord
+    delivery: DeliveryRecord
+    attempts: tuple[Attempt, ...]
+    started: Stamp
+    finished: Stamp
+    seconds: Seconds
+    service: str
+    tool: str
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
+
+    @property
+    def digest(self) -> Digest:
+        """The SHA1 of the archive."""
+        return Digest("SHA1", self.sha1)
+
+
+class Journal(Record):
+    """What is known about an archive that is not published yet.
+
+    Attributes:
+        state: `downloading`; `whole` once every byte is on disk and its SHA1 known; `publishing` from the moment
+            the verdict is certain.
+        file: The name the archive will have.
+        etag: The strong validator of the bytes so far, when the delivery gave one.
+        total_bytes: The whole length, when the delivery gave one.
+        durable_bytes: How many bytes are certain to have reached the disk.
+        boot_id: Which boot of the machine wrote the bytes: they are all there as long as it is the same.
+        sha1: Of the whole archive, from the state `whole` on.
+        attempts: Every request for the archive recorded here, earlier runs included.
+        receipt: What will be published, in the state `publishing`.
+    """
+
+    schema_: Literal["restore-fetch/journal/v1"] = Field(JOURNAL_SCHEMA, alias="schema")
+    state: Literal["downloading", "whole", "publishing"] = "downloading"
+    file: str
+    job: JobRecord
+    delivery: DeliveryRecord
+    etag: str | None = None
+    total_bytes: Size | None = None
+    durable_bytes: Size = 0
+    boot_id: str | None = None
+    sha1: Sha1 | None = None
+    attempts: tuple[Attempt, ...] = ()
+    receipt: Receipt | None = None
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
+
+
+class Rejection(Record):
+    """Why the bytes beside it are not the archive."""
+
+    schema_: Literal["restore-fetch/rejection/v1"] = Field(REJECTION_SCHEMA, alias="schema")
+    verdict: Literal["rejected"] = "rejected"
+    finding: str
+    file: str
+    bytes: Size
+    sha1: Sha1
+    published_hash: PublishedHash | None
+    job: JobRecord
+    delivery: DeliveryRecord
+    attempts: tuple[Attempt, ...]
+    found: Stamp
+    service: str
+    tool: str
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)

@@ -1,0 +1,153 @@
+"""What one folder already holds of one job: receipts, findings, a journal, and the bytes that go with them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from restore_fetch import files, receipts
+from restore_fetch.delivery.journal import JournalFile
+from restore_fetch.errors import HashMismatchError, StorageError
+from restore_fetch.hashes import Digest, hash_stream
+from restore_fetch.records import Attempt, DeliveryRecord, JobRecord, Journal, Receipt, Rejection
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An archive that is on disk in full, under whatever name it has until it is proven.
+
+    Attributes:
+        path: Where it is now.
+        size: Its bytes.
+        digest: Its SHA1, of the bytes as they are on the disk.
+    """
+
+    path: Path
+    size: int
+    digest: Digest
+
+
+def hash_file(path: Path) -> Whole:
+    """Read a file and hash it.
+
+    Raises:
+        StorageError: It is missing, is no regular file, or cannot be read.
+    """
+    descriptor = files.open_regular(path, os.O_RDONLY)
+    with files.storage_errors(path, "read"), os.fdopen(descriptor, "rb", buffering=0) as stream:
+        digest = hash_stream(stream)
+        return Whole(path, stream.tell(), digest)
+
+
+class Shelf:
+    """The folder, as one job sees it.
+
+    Args:
+        folder: Where the files go.
+        job_id: The restore job.
+    """
+
+    def __init__(self, folder: Path, job_id: str) -> None:
+        self.folder = folder
+        self.job_id = job_id
+
+    def published(self) -> tuple[Path, Receipt] | None:
+        """The archive of the job that is here with its receipt, the verified one first; None when there is none.
+
+        The archive is not read again, unless it was touched after its receipt was written.
+
+        Raises:
+            HashMismatchError: The file is not, or no longer, what its receipt says.
+            StorageError: Something cannot be read.
+        """
+        found = receipts.find_receipts(self.folder, self.job_id)
+        for path, receipt in sorted(found, key=lambda pair: pair[1].verdict != "verified"):
+            state = files.require_regular(path)
+            if state is None:
+                continue
+            touched = state.st_mtime_ns > receipts.receipt_path(path).stat().st_mtime_ns
+            if state.st_size != receipt.bytes or (touched and hash_file(path).digest != receipt.digest):
+                raise HashMismatchError(
+                    f"{path} is not what its receipt says: it was changed after it was verified",
+                    path=path,
+                    expected=receipt.sha1,
+                    files="it was left untouched",
+                    next_step="move it away, or download it again with --force",
+                )
+            return path, receipt
+        return None
+
+    def journal(self) -> JournalFile | None:
+        """The journal of the job, when an earlier run left one.
+
+        Raises:
+            StorageError: It cannot be read, or is damaged.
+        """
+        return JournalFile.of_job(self.folder, self.job_id)
+
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every request for the archive recorded in this folder, oldest first.
+
+        Raises:
+            StorageError: A record cannot be read.
+        """
+        sources: list[Receipt | Rejection | Journal] = [
+            receipt for _, receipt in receipts.find_receipts(self.folder, self.job_id)
+        ]
+        sources += receipts.find_rejections(self.folder, self.job_id)
+        if (journal := self.journal()) is not None:
+            sources.append(journal.state)
+        attempts = {attempt.started: attempt for record in sources for attempt in record.attempts}
+        return tuple(attempts[started] for started in sorted(attempts))
+
+    def open_journal(self, name: str, job: JobRecord, delivery: DeliveryRecord) -> JournalFile:
+        """The journal for a download that is about to begin or to go on; a new one is on disk when this returns.
+
+        Args:
+            name: The name the archive will have.
+            job: The job.
+            delivery: Its delivery.
+
+        Raises:
+            StorageError: Files of another job, or a stranger's, have the names that are needed.
+        """
+        journal = JournalFile.at(self.folder, name)
+        if journal is None:
+            journal = JournalFile(self.folder, Journal(file=name, job=job, delivery=delivery))
+            for path in (journal.part, journal.unverified):
+                if files.exists(path):
+                    raise in_the_way(path)
+            journal.update(attempts=self.attempts())
+        elif journal.state.job.id != self.job_id:
+            raise in_the_way(journal.path)
+        for path in (journal.part, journal.unverified):
+            files.require_regular(path)
+        return journal
+
+    def require_free_name(self, name: str, *, replace: bool) -> None:
+        """Refuse to start what could not be published.
+
+        Raises:
+            StorageError: The name is taken by something that may not be replaced.
+        """
+        path = self.folder / name
+        if files.require_regular(path) is not None and not replace:
+            raise in_the_way(path)
+        for suffix in (
+            receipts.RECEIPT_SUFFIX,
+            receipts.SHA1_SUFFIX,
+            receipts.REJECTED_SUFFIX,
+            receipts.REJECTION_SUFFIX,
+        ):
+            files.require_regular(self.folder / (name + suffix))
+
+
+def in_the_way(path: Path) -> StorageError:
+    """The error about a file that this job did not make."""
+    return StorageError(
+        f"{path} is in the way: it was not made for this restore job",
+        path=path,
+        files="it was left untouched",
+        next_step="move it, or choose another --out-dir",
+    )

@@ -1,0 +1,34 @@
+"""What every test gets: an environment without the operator's settings, and a clean memory of secrets."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from restore_fetch import redaction
+from tests.support import ManualClock
+
+_SETTINGS = ("RESTORE_FETCH_", "MONGODB_ATLAS_", "MCLI_")
+_OTHERS = ("CREDENTIALS_DIRECTORY", "SSL_CERT_FILE", "SSL_CERT_DIR", "XDG_CONFIG_HOME", "NO_COLOR")
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing in the environment of the person who runs the tests changes them."""
+    for name in list(os.environ):
+        if name.startswith(_SETTINGS) or name in _OTHERS or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets that one test has learnt do not blank out the words of another."""
+    monkeypatch.setattr(redaction, "_known", set())
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that moves only when it is told to, or slept on."""
+    return ManualClock()
