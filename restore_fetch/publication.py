@@ -7,7 +7,6 @@ anywhere leaves either no archive under the final name or the right one, and eno
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from restore_fetch.clock import Clock
 from restore_fetch.delivery import JournalFile
 from restore_fetch.errors import HashMismatchError, HashNotPublishedError
 from restore_fetch.models import FileHash, RestoreJob
+from restore_fetch.observer import Observer
 from restore_fetch.records import Checks, JobRecord, PublishedHash, Receipt, Rejection, Seconds
 from restore_fetch.rules import Finding, Judgement
 from restore_fetch.settings import FetchOptions
@@ -40,17 +40,15 @@ class Publisher:
         tool: This tool's name and version, for receipts.
         options: Whether a file may be replaced, and an archive published without a hash.
         clock: The time.
-        note: Where to say what happened: event, message, `warning=`.
+        observer: Who is told.
     """
 
-    def __init__(
-        self, *, service: str, tool: str, options: FetchOptions, clock: Clock, note: Callable[..., None]
-    ) -> None:
+    def __init__(self, *, service: str, tool: str, options: FetchOptions, clock: Clock, observer: Observer) -> None:
         self._service = service
         self._tool = tool
         self._options = options
         self._clock = clock
-        self._note = note
+        self._note = observer.note
 
     def publish(
         self, journal: JournalFile, whole: Whole, job: RestoreJob, judgement: Judgement, timing: Timing
@@ -132,7 +130,7 @@ class Publisher:
             self._note(
                 "unverified",
                 f"{journal.archive} is published UNVERIFIED: there was no hash to compare with",
-                warning=True,
+                level="warning",
             )
         return journal.archive, receipt
 

@@ -200,6 +200,11 @@ class Journal(Record):
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
 
+    @property
+    def downloads_used(self) -> int:
+        """How many of the downloads allowed may be used up by the attempts made from here."""
+        return sum(attempt.may_count for attempt in self.attempts)
+
 
 class Rejection(Record):
     """Why the bytes beside it are not the archive."""

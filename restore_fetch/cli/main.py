@@ -1,0 +1,120 @@
+"""The entry point: finds the command, runs it, and is the only place that turns an error into an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from restore_fetch.cli.console import Console
+from restore_fetch.cli.exit_codes import UNEXPECTED, USAGE, exit_code_of
+from restore_fetch.cli.options import common_options
+from restore_fetch.cli.signals import Stopped, stop_on_signals
+from restore_fetch.errors import RestoreFetchError
+
+PROGRAM = "restore-fetch"
+_COMMANDS = {
+    "fetch": "Wait for a restore job, download its archive once, verify and publish it.",
+    "status": "Show a restore job; never downloads.",
+    "verify": "Check archives that are on disk already, offline unless asked.",
+    "sandbox": "Serve a simulated restore service, for rehearsals and tests.",
+    "demo": "Show the whole job, end to end, against a sandbox in this process.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only when it is run: `--help` and `--version` stay instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See `click.Group.list_commands`."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See `click.Group.get_command`."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"restore_fetch.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See `click.Group.format_commands`; the sentences are here, so that nothing need be imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every option can also be set as RESTORE_FETCH_<OPTION> in the environment. "
+    "See restore-fetch COMMAND --help for the exit codes of each command.",
+)
+@common_options
+def program() -> None:
+    """Bring a MongoDB backup home: wait for the restore job, download its archive, prove it is the right one."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The command line, without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    console = Console(json_logs=_wants_json_logs(arguments))
+    try:
+        with stop_on_signals():
+            code: Any = program.main(list(arguments), prog_name=PROGRAM, standalone_mode=False, obj=console)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        console.raw(exc.format_message())
+        return USAGE
+    except click.ClickException as exc:
+        return _fail_usage(console, exc)
+    except RestoreFetchError as exc:
+        code = exit_code_of(exc)
+        console.fail(exc, str(exc), code)
+    except Stopped as exc:
+        code = exc.exit_code
+        console.fail(exc, "stopped by a signal; what was downloaded is kept; run the same command again", code)
+    except (KeyboardInterrupt, click.Abort) as exc:
+        code = 130
+        console.fail(exc, "stopped; what was downloaded is kept; run the same command again", code)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, people get one line and scripts get a code
+        code = UNEXPECTED
+        if console.verbose > 1:
+            console.raw(traceback.format_exc())
+        hint = "" if console.verbose > 1 else "; run it again with -vv for the place"
+        console.fail(exc, f"unexpected {type(exc).__name__}: {exc}; this is a bug, please report it{hint}", code)
+    return code if isinstance(code, int) else 0
+
+
+def _fail_usage(console: Console, exc: click.ClickException) -> int:
+    context = getattr(exc, "ctx", None)
+    path = context.command_path if context is not None else PROGRAM
+    message = exc.format_message().rstrip(".")
+    console.fail(exc, f"{message}; see {path} --help", USAGE)
+    return USAGE
+
+
+def _wants_json_logs(arguments: Sequence[str]) -> bool:
+    """Whether a line about a wrong option, written before the options are understood, shall be JSON."""
+    asked = ("--log-format", "json") in itertools.pairwise(arguments) or "--log-format=json" in arguments
+    return asked or os.environ.get("RESTORE_FETCH_LOG_FORMAT") == "json"
+
+
+def run() -> None:
+    """The program `restore-fetch`."""
+    for stream in (sys.stdout, sys.stderr):
+        # A locale without these characters must not end a run.
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,200 @@
+"""The download of one archive: as many attempts as are allowed, each looked before, and the bytes flushed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from restore_fetch import files, rules
+from restore_fetch.clock import Clock
+from restore_fetch.delivery import DeliveryClient, Downloader, JournalFile, PartFile
+from restore_fetch.delivery.download import is_whole, trusted_bytes
+from restore_fetch.delivery.guards import RateLimit
+from restore_fetch.delivery.pipeline import Bounds
+from restore_fetch.errors import (
+    DownloadInterruptedError,
+    DownloadRefusedError,
+    RestoreFetchError,
+    ServiceUnavailableError,
+)
+from restore_fetch.models import RestoreJob
+from restore_fetch.observer import Observer
+from restore_fetch.offer import Offer, check_same
+from restore_fetch.settings import FetchOptions
+from restore_fetch.shelf import Whole
+from restore_fetch.units import show_size
+from restore_fetch.waiting import Patience
+
+_SECOND_LOOK_SECONDS = 120.0
+_ASK_THE_JOB = frozenset({401, 403, 404, 410})
+
+
+class RestoreService(Protocol):
+    """What the walk asks of a service; `service.LegacyRestoreService` is one."""
+
+    name: str
+
+    def job(self, job_id: str) -> RestoreJob:
+        """One look at a job."""
+        ...
+
+    def now(self) -> datetime:
+        """The time by the service's clock."""
+        ...
+
+
+class Transfer:
+    """Downloads one archive into its part file.
+
+    Args:
+        service: For the look before another download is used up.
+        deliveries: The client for archives.
+        options: How often, how fast, how large.
+        limit: The limit of the rate, shared by all transfers of a run; None for none.
+        patience: Makes the pauses between attempts; called with a text that says what is waited for.
+        observer: Who is told.
+        clock: The time.
+        cancelled: Asked a few times a second whether to stop.
+    """
+
+    def __init__(
+        self,
+        service: RestoreService,
+        deliveries: DeliveryClient,
+        options: FetchOptions,
+        *,
+        limit: RateLimit | None,
+        patience: Callable[[Callable[[], str]], Patience],
+        observer: Observer,
+        clock: Clock,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self._service = service
+        self._options = options
+        self._patience = patience
+        self._observer = observer
+        self._downloader = Downloader(
+            deliveries,
+            Bounds(options.min_rate, options.stall_seconds, limit, options.max_bytes),
+            clock=clock,
+            now=service.now,
+            on_progress=observer.downloading,
+            cancelled=cancelled,
+        )
+        self.asked = False
+        """Whether any request for the archive was made."""
+
+    def run(self, offer: Offer, journal: JournalFile) -> Whole:
+        """Go on from what is here, or start; return once every byte is on the disk.
+
+        Args:
+            offer: The delivery.
+            journal: The journal of the archive.
+
+        Returns:
+            The whole archive, under the name of its part file.
+
+        Raises:
+            ApiError: A look before another attempt failed.
+            JobError, DeliveryError: That look said that there will be no other.
+            DownloadError: The attempts allowed failed.
+            StorageError: The disk refuses.
+        """
+        with PartFile(journal.part, min_free_bytes=self._options.min_free_bytes) as part:
+            trusted = trusted_bytes(journal, part.stored_bytes())
+            if trusted and journal.state.etag is not None:
+                _take_up(part, trusted, self._observer)
+            self._make_attempts(offer, journal, part)
+            self._observer.note("received", f"{show_size(part.size)} received; flushing them to the disk")
+            return _seal(part, journal)
+
+    def check_budget(self, offer: Offer, journal: JournalFile) -> None:
+        """Refuse to use up a download that the delivery does not allow, unless that was forced.
+
+        Raises:
+            DownloadsSpentError: None is left.
+        """
+        if not self._options.force:
+            rules.check_budget(offer.delivery, journal.state.downloads_used)
+
+    def _make_attempts(self, offer: Offer, journal: JournalFile, part: PartFile) -> None:
+        def attempt() -> None:
+            self.check_budget(offer, journal)
+            resumed = f", going on from {show_size(part.size)}" if part.size else ""
+            self._observer.note("download", f"downloading {journal.archive.name}{resumed}")
+            self.asked = True
+            try:
+                self._downloader.attempt(offer.source, part, journal)
+            except DownloadInterruptedError as exc:
+                self._observer.note("attempt-failed", f"attempt failed: {exc.what}", level="warning")
+                raise
+
+        def before_next() -> None:
+            nonlocal offer
+            offer = self._look_again(journal)
+
+        most = 1 + self._options.retries
+        try:
+            self._patience(lambda: "the next attempt").attempts(attempt, most, before_next)
+        except DownloadRefusedError as exc:
+            if exc.status in _ASK_THE_JOB:
+                # The URL no longer works; the job itself can say why. An error from it is the better one.
+                with contextlib.suppress(ServiceUnavailableError):
+                    self._look_again(journal)
+            raise _with_files(exc, journal, part) from exc
+        except RestoreFetchError as exc:
+            raise _with_files(exc, journal, part) from exc
+
+    def _look_again(self, journal: JournalFile) -> Offer:
+        """Look at the job again, before another download is used up."""
+        job = self._patience(lambda: "a second look").until(
+            lambda: self._service.job(journal.state.job.id), lambda _: True, _SECOND_LOOK_SECONDS
+        )
+        check_same(journal, job)
+        offer = Offer.of(job)
+        rules.check_method(offer.delivery)
+        rules.check_delivery_status(offer.delivery)
+        rules.check_expiry(offer.delivery, self._service.now())
+        self.check_budget(offer, journal)
+        return offer
+
+
+def recover(journal: JournalFile, observer: Observer) -> Whole | None:
+    """The archive that an earlier run received to its last byte, without living to say so; None when it did not.
+
+    Neither the service nor the delivery is asked: by now the one download allowed may be spent.
+
+    Raises:
+        StorageError: The part file cannot be read, or something else has its name.
+    """
+    found = files.require_regular(journal.part)
+    trusted = trusted_bytes(journal, found.st_size) if found else 0
+    if trusted == 0 or not is_whole(journal, trusted):
+        return None
+    with PartFile(journal.part) as part:
+        _take_up(part, trusted, observer)
+        return _seal(part, journal)
+
+
+def _take_up(part: PartFile, trusted: int, observer: Observer) -> None:
+    observer.note("reread", f"hashing the {show_size(trusted)} that are here already")
+    part.take_up(trusted, lambda done: observer.rereading(done, trusted))
+
+
+def _seal(part: PartFile, journal: JournalFile) -> Whole:
+    """Flush the bytes, and only then say that they are whole."""
+    part.checkpoint()
+    digest = part.digest()
+    journal.update(state="whole", sha1=digest.hex, durable_bytes=part.size)
+    return Whole(journal.part, part.size, digest)
+
+
+def _with_files(exc: RestoreFetchError, journal: JournalFile, part: PartFile) -> RestoreFetchError:
+    if not exc.files:
+        exc.files = f"{part.size} bytes are kept in {journal.part.name}" if part.size else "nothing was kept"
+    if not exc.next_step:
+        goes_on = "it goes on from there" if journal.state.etag else "it starts the download over"
+        exc.next_step = f"run the same command again: {goes_on}"
+    return exc
