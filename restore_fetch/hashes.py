@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import RawIOBase
 
 SHA1 = "SHA1"
 _HEX_DIGITS = {SHA1: 40}
 _HASHLIB_NAMES = {SHA1: "sha1"}
+_READ_BYTES = 256 * 1024  # small enough to be hashed from the processor's own cache
+_PROGRESS_EVERY_BYTES = 64 * 1024 * 1024
 _HEX = re.compile(r"[0-9a-f]+\Z")
 
 
@@ -61,11 +64,23 @@ class StreamingHasher:
         return Digest(SHA1, self._hash.hexdigest())
 
 
-def hash_stream(stream: BinaryIO) -> Digest:
-    """The SHA1 of a binary stream from where it stands to its end, in constant memory.
+def hash_stream(stream: RawIOBase, on_progress: Callable[[int], None] = lambda _: None) -> tuple[int, Digest]:
+    """The size and SHA1 of an unbuffered binary stream from where it stands to its end, in constant memory.
+
+    Args:
+        stream: The stream.
+        on_progress: Called every 64 MiB with the bytes read.
 
     Raises:
         OSError: The stream cannot be read.
     """
-    whole = hashlib.file_digest(stream, lambda: hashlib.sha1(usedforsecurity=False))  # type: ignore[arg-type]
-    return Digest(SHA1, whole.hexdigest())
+    hasher = StreamingHasher()
+    view = memoryview(bytearray(_READ_BYTES))
+    size = told = 0
+    while count := stream.readinto(view):
+        hasher.update(view[:count])
+        size += count
+        if size - told >= _PROGRESS_EVERY_BYTES:
+            told = size
+            on_progress(size)
+    return size, hasher.digest()

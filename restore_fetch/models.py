@@ -99,7 +99,7 @@ class Delivery(Element):
     auth_header: OptionalText = None
     auth_value: Annotated[SecretText | None, BeforeValidator(_nothing_if_empty)] = None
     expires: Annotated[Moment | None, BeforeValidator(_nothing_if_empty)] = None
-    expiration_hours: float | None = None
+    expiration_hours: int | float | None = None
     max_downloads: int | None = None
 
 

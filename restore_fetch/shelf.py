@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,16 +29,21 @@ class Whole:
     digest: Digest
 
 
-def hash_file(path: Path) -> Whole:
-    """Read a file and hash it.
+def hash_file(path: Path, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> Whole:
+    """Read a file and hash it, in constant memory.
+
+    Args:
+        path: The file.
+        on_progress: Called now and then with the bytes read, and the bytes there are.
 
     Raises:
         StorageError: It is missing, is no regular file, or cannot be read.
     """
     descriptor = files.open_regular(path, os.O_RDONLY)
     with files.storage_errors(path, "read"), os.fdopen(descriptor, "rb", buffering=0) as stream:
-        digest = hash_stream(stream)
-        return Whole(path, stream.tell(), digest)
+        total = os.fstat(descriptor).st_size
+        size, digest = hash_stream(stream, lambda done: on_progress(done, total))
+        return Whole(path, size, digest)
 
 
 class Shelf:

@@ -28,6 +28,7 @@ from restore_fetch.sandbox.documents import (
     snapshot_document,
 )
 from restore_fetch.sandbox.model import Cluster, Job, Snapshot
+from restore_fetch.sandbox.scenarios import NO_LIMIT
 from restore_fetch.sandbox.service import Service
 from restore_fetch.sandbox.wire import Headers, Journal, WireHandler, WireServer
 
@@ -41,8 +42,11 @@ _V2 = "/api/atlas/v2"
 _V2_TYPE = "application/vnd.atlas.2023-01-01+json"
 _V2_ACCEPTED = re.compile(r"application/vnd\.atlas\.(\d{4}-\d{2}-\d{2})\+json")
 _HEX24 = re.compile(r"[0-9a-f]{24}")
+# No more digits than any limit has: `int` itself gives up on thousands of them.
+_NUMBER = re.compile(r"[0-9]{1,10}")
 _MOST_BODY_BYTES = 1 << 20
 _MOST_ITEMS = 500
+_MOST_ORDERED = {"maxDownloads": NO_LIMIT, "expirationHours": 365 * 24}
 _GATEWAY_PAGE = b"<html><head><title>503</title></head><body><h1>Service Unavailable</h1></body></html>\n"
 
 
@@ -117,11 +121,10 @@ class ApiHandler(WireHandler):
 
         An envelope carries the status inside the body and leaves the HTTP status as it is, errors too.
         """
-        self._flags: Mapping[str, str] = {}
+        self._flags: Mapping[str, str] = dict(parse_qsl(urlsplit(self.path).query))
         try:
             body = self._read_body()
             self._authenticate()
-            self._flags = dict(parse_qsl(urlsplit(self.path).query))
             document, job_id = self._resource(body)
         except ApiError as error:
             self._send(error.status, error.document, error.headers, job_id=error.job_id)
@@ -133,7 +136,7 @@ class ApiHandler(WireHandler):
     def _read_body(self) -> bytes:
         """Always read it: what is left over would be taken for the next request on the connection."""
         length = self.headers.get("Content-Length", "0")
-        if "Transfer-Encoding" in self.headers or not length.isdecimal() or int(length) > _MOST_BODY_BYTES:
+        if "Transfer-Encoding" in self.headers or not _NUMBER.fullmatch(length) or int(length) > _MOST_BODY_BYTES:
             self.close_connection = True
             raise ApiError(411, "LENGTH_REQUIRED", "A request body needs a Content-Length of at most 1 MiB.")
         return self.rfile.read(int(length))
@@ -264,7 +267,7 @@ class ApiHandler(WireHandler):
 
     def _number(self, name: str, default: int) -> int:
         text = self._flags.get(name, str(default))
-        if not text.isdecimal() or int(text) < 1:
+        if not _NUMBER.fullmatch(text) or int(text) < 1:
             _refuse_attribute(name, "must be 1 or more")
         return int(text)
 
@@ -316,17 +319,17 @@ def _read_order(body: bytes) -> tuple[str, Document]:
     """
     try:
         order = json.loads(body)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ApiError(400, "INVALID_JSON", "Received JSON is malformed.") from exc
     if not isinstance(order, dict) or not isinstance(order.get("snapshotId"), str):
         _refuse_attribute("snapshotId", "is required")
     delivery = order.get("delivery")
     if not isinstance(delivery, dict) or delivery.get("methodName") != "HTTP":
         _refuse_attribute("delivery.methodName", "must be HTTP")
-    for name in ("maxDownloads", "expirationHours"):
+    for name, most in _MOST_ORDERED.items():
         value = delivery.get(name, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            _refuse_attribute(f"delivery.{name}", "must be 1 or more")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            _refuse_attribute(f"delivery.{name}", f"must be from 1 to {most}")
     return order["snapshotId"], delivery
 
 

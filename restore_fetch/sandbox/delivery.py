@@ -27,7 +27,7 @@ _MOVED_PATH = "/backup/restore/v2/stored"
 _TARGET = re.compile(
     rf"(?P<folder>{DELIVERY_PATH}|{_MOVED_PATH})/(?P<job>[0-9a-f]{{24}})(?:/(?P<key>[^/]+))?/(?P<name>[^/]+)"
 )
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 _PIECE_BYTES = 1 << 20
 _PACES_A_SECOND = 20
 _PAGE = b"<!DOCTYPE html><html><body><h1>Sign in</h1><p>Your network needs you to sign in.</p></body></html>\n"

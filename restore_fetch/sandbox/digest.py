@@ -109,7 +109,7 @@ class DigestGate:
             return Verdict.REFUSED
         try:
             said = parse_keqv_list(parse_http_list(rest))
-        except ValueError:
+        except (ValueError, IndexError):  # the latter for a parameter without a value
             return Verdict.REFUSED
         if said.get("uri") != target or not self._signed(method, said):
             return Verdict.REFUSED

@@ -1,0 +1,57 @@
+"""`verify --online`: asking the service for a hash, and publishing what waited for it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from restore_fetch import verification
+from restore_fetch.cli.console import Console
+from restore_fetch.cli.progress import Progress
+from restore_fetch.cli.session import open_api, open_fetcher
+from restore_fetch.errors import ConfigurationError
+from restore_fetch.models import RestoreJob
+from restore_fetch.settings import Connection, FetchOptions, parse_object_id
+from restore_fetch.verification import Verified
+
+
+@contextlib.contextmanager
+def online_verifier(
+    connection: Connection, job_id: str | None, console: Console
+) -> Iterator[Callable[[Path, Progress], Verified]]:
+    """How a file is verified with one look at its job.
+
+    Args:
+        connection: How to reach the service.
+        job_id: The restore job; None takes the one that the files beside the archive name.
+        console: Where to tell.
+
+    Raises:
+        ConfigurationError: The id is malformed, or the certificates to trust cannot be used.
+    """
+    asked = parse_object_id(job_id, "--job-id") if job_id is not None else None
+    with open_api(connection) as service:
+
+        def verify(path: Path, progress: Progress) -> Verified:
+            job = asked or verification.job_id_beside(path)
+            if job is None:
+                raise ConfigurationError(f"nothing beside {path} names its restore job", next_step="set --job-id")
+            if verification.is_unproven(path):
+                return _prove(connection, path, job, console)
+            return _compare(path, service.job(job), progress)
+
+        yield verify
+
+
+def _prove(connection: Connection, path: Path, job_id: str, console: Console) -> Verified:
+    options = FetchOptions(out_dir=path.parent, hash_wait_seconds=0)
+    with open_fetcher(connection, options, console) as fetcher:
+        fetched = fetcher.prove(job_id)
+    return Verified(fetched.path, fetched.receipt.bytes, fetched.receipt.digest, "the service")
+
+
+def _compare(path: Path, job: RestoreJob, progress: Progress) -> Verified:
+    return verification.verify(
+        path, verification.reference_in_job(job, path, f"restore job {job.id}"), progress.rereading
+    )

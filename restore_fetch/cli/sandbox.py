@@ -1,0 +1,92 @@
+"""`restore-fetch sandbox`: the simulated service, until it is stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import click
+
+from restore_fetch.cli.console import Console
+from restore_fetch.cli.exit_codes import epilog
+from restore_fetch.cli.options import DURATION, FILE, SIZE, common_options, option
+from restore_fetch.cli.signals import Stopped
+
+CODES = (19,)
+
+
+@click.command("sandbox", epilog=epilog(*CODES))
+@option("--host", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on.")
+@option(
+    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port of the API; 0 takes a free one."
+)
+@option(
+    "--delivery-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="N",
+    help="Port of the delivery; 0 takes a free one.",
+)
+@option("--scenario", default="normal", metavar="NAME", help="What JOB does; --list-scenarios tells them.")
+@option("--list-scenarios", is_flag=True, help="Tell the scenarios, and exit.")
+@option("--size", type=SIZE, default="1MiB", metavar="SIZE", help="About how large the archives are.")
+@option("--snapshot", type=FILE, metavar="PATH", help="A folder to pack and deliver in place of made-up data.")
+@option("--tls", is_flag=True, help="Speak https, with a certificate for this run.")
+@option("--polls", type=click.IntRange(0), metavar="N", help="Looks that see a job still waiting.")
+@option("--ready-after", type=DURATION, metavar="DURATION", help="Let jobs finish at this age, not after looks.")
+@option("--seed", type=int, default=0, metavar="N", help="What ids, keys and bytes are made from.")
+@common_options
+@click.pass_obj
+def command(
+    console: Console,
+    host: str,
+    port: int,
+    delivery_port: int,
+    scenario: str,
+    list_scenarios: bool,
+    size: float,
+    snapshot: Path | None,
+    tls: bool,
+    polls: int | None,
+    ready_after: float | None,
+    seed: int,
+) -> None:
+    """Serve a simulated restore service, to rehearse a restore without one.
+
+    When it is ready, one line of JSON on stdout says where it is, its keys, and which restore job plays which
+    scenario. It serves until it is stopped (Ctrl-C), and that is exit code 0.
+    """
+    from restore_fetch.sandbox import SCENARIOS, Sandbox
+
+    if list_scenarios:
+        lines = [f"{one.name:<22}{one.summary}" for one in SCENARIOS.values()]
+        console.result("\n".join(lines), {one.name: one.summary for one in SCENARIOS.values()})
+        return
+    try:
+        sandbox = Sandbox(
+            host=host,
+            port=port,
+            delivery_port=delivery_port,
+            scenario=scenario,
+            size_bytes=int(size),
+            snapshot=snapshot,
+            tls=tls,
+            polls=polls,
+            ready_after_seconds=ready_after,
+            seed=seed,
+        )
+        sandbox.start()
+    except (ValueError, NotADirectoryError, RuntimeError) as exc:
+        raise click.UsageError(str(exc)) from exc
+    except OSError as exc:
+        raise click.UsageError(f"cannot listen on {host}: {exc.strerror}") from exc
+    try:
+        # Its keys are the sandbox's own, made up for this run: they are meant to be read.
+        click.echo(json.dumps(sandbox.description()))
+        console.note("ready", "serving until stopped (Ctrl-C)")
+        signal.pause()
+    except Stopped:
+        console.note("stopped", "stopped")
+    finally:
+        sandbox.stop()
