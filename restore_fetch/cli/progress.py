@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -12,6 +14,8 @@ from restore_fetch.observer import Level
 from restore_fetch.units import show_duration, show_size
 
 _LINE_EVERY_SECONDS = 60.0
+_WIDTH_WHEN_UNKNOWN = 80
+_HEIGHT_WHEN_UNKNOWN = 24
 
 
 class Progress:
@@ -62,8 +66,8 @@ class Progress:
 
     def _bytes(self, what: str, done: int, total: int | None) -> None:
         if self._console.draws:
-            if self._open(what, total=total, initial=done, unit="B", unit_scale=True, unit_divisor=1024):
-                self._bar.set_description_str(what)
+            scaled = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+            self._open(what, desc=what, total=total, initial=done, **scaled)
             self._bar.total = total
             self._bar.update(done - self._bar.n)
             return
@@ -79,22 +83,27 @@ class Progress:
         self._next_line = now + _LINE_EVERY_SECONDS
         self._console.note("progress", text)
 
-    def _open(self, kind: str, **options: Any) -> bool:
+    def _open(self, kind: str, **options: Any) -> None:
         if self._bar is not None and self._shown == kind:
-            return False
+            return
         self._close()
         from tqdm import tqdm
 
-        self._bar = tqdm(leave=False, dynamic_ncols=True, mininterval=0.2, **options)
+        self._bar = tqdm(leave=False, mininterval=0.2, **_width(), **options)
         self._shown = kind
         self._console.hide_with(self._bar.clear)
-        return True
 
     def _close(self) -> None:
         self._console.hide_with(None)
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _width() -> dict[str, Any]:
+    """Follow the terminal's width; a terminal that does not tell it (a serial line) is taken for an old one."""
+    told = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    return {"dynamic_ncols": True} if told else {"ncols": _WIDTH_WHEN_UNKNOWN, "nrows": _HEIGHT_WHEN_UNKNOWN}
 
 
 class _Rate:

@@ -14,6 +14,7 @@ from typing import Protocol
 from restore_fetch.delivery.http1 import Response
 from restore_fetch.errors import DownloadInterruptedError, DownloadRefusedError
 
+_LENGTH = re.compile(r"[0-9]{1,18}\Z")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}\Z")
 _LONGEST_LINE = 4096
 _MOST_TRAILERS = 100
@@ -197,10 +198,19 @@ class ChunkedBody:
 
 
 def body_of(response: Response) -> Body:
-    """The body of an answer, by the framing its head announced (RFC 9112, section 6.3)."""
+    """The body of an answer, by the framing its head announced (RFC 9112, section 6.3).
+
+    Raises:
+        DownloadRefusedError: It announces a length that no file can have.
+    """
     wire = _Wire(response)
     if "transfer-encoding" in response.headers:
         return ChunkedBody(wire)
     if "content-length" in response.headers:
-        return LengthBody(wire, int(response.headers["content-length"]))
+        length = response.headers["content-length"]
+        if not _LENGTH.match(length):
+            raise DownloadRefusedError(
+                f"{response.host} announces a length that no file can have", outcome="invalid HTTP"
+            )
+        return LengthBody(wire, int(length))
     return CloseBody(wire)

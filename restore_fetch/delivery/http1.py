@@ -20,6 +20,7 @@ import h11
 import httpx
 
 from restore_fetch import network
+from restore_fetch.clock import SystemClock
 from restore_fetch.errors import ConfigurationError, DownloadInterruptedError, DownloadRefusedError
 from restore_fetch.redaction import display_url, plain, remember
 from restore_fetch.rules import is_private_host
@@ -29,6 +30,7 @@ _HEAD_RECEIVE_BYTES = 16 * 1024
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REAL_TIME = SystemClock()  # a socket's time limits know no other
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,13 @@ class DeliveryClient:
         """
         url = _parse_url(source.url)
         auth = source.auth
-        for _ in range(1 + _MOST_REDIRECTS):
-            self._check_scheme(url)
-            response = self._ask(url, auth, offset, etag)
+        for hop in range(1 + _MOST_REDIRECTS):
+            try:
+                self._check_scheme(url)
+                response = self._ask(url, auth, offset, etag)
+            except DownloadInterruptedError as exc:
+                exc.sent = exc.sent or hop > 0  # whoever redirected has seen the request, and may have counted it
+                raise
             if response.status not in _REDIRECTS or "location" not in response.headers:
                 return response
             response.close()
@@ -166,19 +172,22 @@ class DeliveryClient:
 
     def _exchange(self, sock: socket.socket, request: h11.Request, host: str) -> Response:
         connection = h11.Connection(h11.CLIENT)
+        deadline = _REAL_TIME.monotonic() + self._head_seconds
         try:
             sock.settimeout(self._head_seconds)
             sock.sendall(connection.send(request) + connection.send(h11.EndOfMessage()))
             while True:
                 event = connection.next_event()
                 if event is h11.NEED_DATA:
+                    sock.settimeout(_seconds_left(deadline))
                     connection.receive_data(sock.recv(_HEAD_RECEIVE_BYTES))
                 elif isinstance(event, h11.Response):
                     break
                 elif not isinstance(event, h11.InformationalResponse):
                     raise DownloadInterruptedError(f"{host} hung up without an answer", outcome="no answer")
         except h11.RemoteProtocolError as exc:
-            if connection.their_state is h11.ERROR and connection.trailing_data == (b"", True):
+            received, ended = connection.trailing_data
+            if ended and b"HTTP/".startswith(received[:5]):
                 raise DownloadInterruptedError(f"{host} hung up without an answer", outcome="no answer") from exc
             raise DownloadRefusedError(f"{host} does not answer in valid HTTP", outcome="invalid HTTP") from exc
         except TimeoutError as exc:
@@ -197,7 +206,7 @@ class DeliveryClient:
             sock = socket.create_connection((near.host, near.port or _default_port(near)), timeout=_CONNECT_SECONDS)
         except (OSError, UnicodeError) as exc:
             raise DownloadInterruptedError(
-                f"{host} cannot be reached{through}: {_reason(exc)}", outcome="not sent", sent=False
+                f"{host} cannot be reached{through}: {_reason(exc)}", outcome="unreachable", sent=False
             ) from exc
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -205,16 +214,17 @@ class DeliveryClient:
                 return sock
             if proxy is not None:
                 self._tunnel(sock, url, proxy, host)
+                sock.settimeout(_CONNECT_SECONDS)
             # Python hides an end of stream without close_notify unless it is told not to; it may be a cut.
             return self._tls.wrap_socket(sock, server_hostname=url.host, suppress_ragged_eofs=False)
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # the latter for a name that cannot be in a certificate
             sock.close()
             if reason := network.distrust(host, exc):
                 raise DownloadRefusedError(
-                    reason, outcome="not sent", sent=False, next_step=network.DISTRUST_NEXT_STEP
+                    reason, outcome="not trusted", sent=False, next_step=network.DISTRUST_NEXT_STEP
                 ) from exc
             raise DownloadInterruptedError(
-                f"no secure connection to {host}{through}: {_reason(exc)}", outcome="not sent", sent=False
+                f"no secure connection to {host}{through}: {_reason(exc)}", outcome="unreachable", sent=False
             ) from exc
         except BaseException:
             sock.close()
@@ -225,14 +235,25 @@ class DeliveryClient:
         request = h11.Request(
             method="CONNECT", target=authority, headers=[("Host", authority), *_proxy_headers(proxy)]
         )
-        response = self._exchange(sock, request, proxy.host)
+        try:
+            response = self._exchange(sock, request, proxy.host)
+        except DownloadInterruptedError as exc:
+            exc.sent = False  # the proxy was spoken to, the delivery was not
+            raise
         if response.status != 200 or response.leftover:
             raise DownloadInterruptedError(
                 f"the proxy {proxy.host} does not connect to {host} (status {response.status})",
-                outcome="not sent",
+                outcome="unreachable",
                 sent=False,
                 next_step="check HTTPS_PROXY and NO_PROXY",
             )
+
+
+def _seconds_left(deadline: float) -> float:
+    left = deadline - _REAL_TIME.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 def _parse_url(text: str) -> httpx.URL:

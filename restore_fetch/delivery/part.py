@@ -19,6 +19,7 @@ from restore_fetch.units import show_size
 
 _READ_BYTES = 1024 * 1024
 _PROGRESS_EVERY_BYTES = 64 * 1024 * 1024
+_BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is
 _KEEP_SIZE = 0x01  # FALLOC_FL_KEEP_SIZE
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -95,6 +96,8 @@ class PartFile:
         """
         self.start_hash()
         with self._errors("read"):
+            if os.fstat(self._descriptor).st_size < size:  # truncating would make up the rest
+                raise OSError(errno.EIO, "the file is shorter than it was")
             os.ftruncate(self._descriptor, size)
             os.fsync(self._descriptor)
             _forget_cache(self._descriptor, 0, 0)
@@ -126,7 +129,9 @@ class PartFile:
         Raises:
             StorageError: There is not enough room.
         """
-        missing = total_bytes - self.size
+        with self._errors("look at"):
+            set_aside = os.fstat(self._descriptor).st_blocks * _BLOCK_BYTES  # by an earlier attempt
+        missing = max(0, total_bytes - max(self.size, set_aside))
         free = files.free_bytes(self.path.parent)
         if missing + self._min_free_bytes > free:
             raise StorageError(

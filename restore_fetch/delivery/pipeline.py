@@ -138,6 +138,7 @@ class Pipeline:
         if count:
             self._count += count
             self._received += count
+            self._check_size()
             self._guard.received(count, now)
         if self._count >= _HAND_OVER_BYTES or (self._count and now - self._handed_at >= _FLUSH_SECONDS):
             self._hand_over()
@@ -166,17 +167,19 @@ class Pipeline:
                 f"over {self._bounds.stall_seconds:g} s",
                 outcome="stalled",
             )
+        self._part.check_room()
+        if now - self._checkpoint_at >= _CHECKPOINT_SECONDS:
+            self._checkpoint_at = now
+            self._filled.put((None, _CHECKPOINT))
+        self._on_progress(self._received)
+
+    def _check_size(self) -> None:
         if self._bounds.max_bytes is not None and self._received > self._bounds.max_bytes:
             raise DownloadRefusedError(
                 f"the archive is larger than the {self._bounds.max_bytes} bytes allowed",
                 outcome="too large",
                 next_step="raise --max-size if that is expected",
             )
-        self._part.check_room()
-        if now - self._checkpoint_at >= _CHECKPOINT_SECONDS:
-            self._checkpoint_at = now
-            self._filled.put((None, _CHECKPOINT))
-        self._on_progress(self._received)
 
     def _rest(self, seconds: float) -> None:
         while seconds > 0:
