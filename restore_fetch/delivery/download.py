@@ -12,11 +12,18 @@ from restore_fetch.delivery.http1 import DeliveryClient, Response, Source
 from restore_fetch.delivery.journal import JournalFile
 from restore_fetch.delivery.part import PartFile, boot_id
 from restore_fetch.delivery.pipeline import TICK_SECONDS, Bounds, Pipeline
-from restore_fetch.errors import DownloadError, DownloadInterruptedError, DownloadRefusedError, RestoreFetchError
+from restore_fetch.errors import (
+    ConfigurationError,
+    DownloadError,
+    DownloadInterruptedError,
+    DownloadRefusedError,
+    RestoreFetchError,
+)
 from restore_fetch.records import COMPLETE, NOT_SENT, Attempt
 from restore_fetch.rules import retry_after_seconds
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})\Z")
+_UNSATISFIED_RANGE = re.compile(r"bytes \*/([0-9]{1,18})\Z")
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"\Z')
 _NOT_AN_ARCHIVE = re.compile(
     r"\s*(text/html|text/xml|application/xhtml\+xml|application/xml|application/json)\b", re.IGNORECASE
@@ -82,6 +89,9 @@ class Downloader:
             outcome = NOT_SENT if isinstance(exc, DownloadInterruptedError) and not exc.sent else exc.outcome
             exc.received_bytes = part.size
             raise
+        except ConfigurationError:
+            outcome = NOT_SENT
+            raise
         except RestoreFetchError:
             outcome = "local failure"
             raise
@@ -99,6 +109,8 @@ class Downloader:
 
     def _transfer(self, source: Source, part: PartFile, journal: JournalFile) -> None:
         with self._client.open(source, offset=part.size, etag=journal.state.etag) as response:
+            if _nothing_is_missing(response, part, journal):
+                return
             body = self._accept(response, part, journal)
             total = journal.state.total_bytes
             self._on_progress(part.size, total)
@@ -111,6 +123,8 @@ class Downloader:
                 cancelled=self._cancelled,
             ).run(body)
         if total is not None and part.size != total:
+            if part.size > total:
+                journal.update(etag=None)  # these bytes are no beginning to go on from
             raise DownloadInterruptedError(
                 f"{part.size} bytes arrived of {total} announced", outcome="cut", status=response.status
             )
@@ -152,24 +166,45 @@ class Downloader:
         match = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
         first, last, total = (int(number) for number in match.groups()) if match else (-1, -1, -1)
         state = journal.state
-        etag = _strong_etag(response)
         if (
             part.size == 0
             or first != part.size
             or last != total - 1
             or (body.length is not None and body.length != total - first)
             or state.total_bytes not in (None, total)
-            or etag not in (None, state.etag)
+            or response.headers.get("etag") not in (None, state.etag)
         ):
-            journal.update(etag=None)
-            raise DownloadInterruptedError(
-                f"{response.host} offers a part that does not go with the bytes that are here",
-                outcome="wrong range",
-                status=response.status,
-                files="the next attempt starts over",
-            )
+            raise _wrong_range(response, journal)
         journal.update(total_bytes=total, boot_id=boot_id())
         return total
+
+
+def _nothing_is_missing(response: Response, part: PartFile, journal: JournalFile) -> bool:
+    """Whether the answer to a request for the rest is that the bytes here are all (RFC 9110, section 15.5.17)."""
+    if response.status != 416 or part.size == 0:
+        return False
+    match = _UNSATISFIED_RANGE.match(response.headers.get("content-range", ""))
+    state = journal.state
+    if (
+        match is None
+        or int(match[1]) != part.size
+        or state.total_bytes not in (None, part.size)
+        or response.headers.get("etag") not in (None, state.etag)
+    ):
+        raise _wrong_range(response, journal)
+    journal.update(total_bytes=part.size, boot_id=boot_id())
+    return True
+
+
+def _wrong_range(response: Response, journal: JournalFile) -> DownloadInterruptedError:
+    """The error that makes the next attempt start over: what the delivery has does not go with what is here."""
+    journal.update(etag=None)
+    return DownloadInterruptedError(
+        f"{response.host} offers a part that does not go with the bytes that are here",
+        outcome="wrong range",
+        status=response.status,
+        files="the next attempt starts over",
+    )
 
 
 def _check_status(response: Response, now: datetime) -> None:

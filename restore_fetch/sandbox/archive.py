@@ -10,6 +10,7 @@ import hashlib
 import io
 import random
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,13 +80,12 @@ class ArchiveKind:
 
 
 class ArchiveStore:
-    """Packs archives when they are first needed and keeps them in a folder."""
+    """Packs archives when they are first needed and keeps them in a temporary folder, until it is closed."""
 
-    def __init__(self, folder: Path, *, size_bytes: int, snapshot: Path | None, seed: int) -> None:
-        """Prepare the store.
+    def __init__(self, *, size_bytes: int, snapshot: Path | None, seed: int) -> None:
+        """Prepare the store; nothing is written yet.
 
         Args:
-            folder: Where archives are written.
             size_bytes: About how large a synthetic archive is, in bytes.
             snapshot: A folder to pack instead.
             seed: What the synthetic bytes are made from.
@@ -95,12 +95,28 @@ class ArchiveStore:
         """
         if snapshot is not None and not snapshot.is_dir():
             raise NotADirectoryError(f"{snapshot} is not a folder that could be packed")
-        self._folder = folder
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._size_bytes = size_bytes
         self._snapshot = snapshot
         self._seed = seed
         self._made: dict[ArchiveKind, Archive] = {}
         self._lock = threading.Lock()
+
+    @property
+    def folder(self) -> Path:
+        """Where archives are written, made when it is first needed.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="restore-sandbox-", ignore_cleanup_errors=True)
+        return Path(self._temporary.name)
+
+    def close(self) -> None:
+        """Delete every archive. A second call does nothing."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def get(self, kind: ArchiveKind) -> Archive:
         """The archive of this kind, packed now if it was not before.
@@ -110,7 +126,7 @@ class ArchiveStore:
         """
         with self._lock:
             if kind not in self._made:
-                self._made[kind] = self._make(kind, self._folder / f"archive-{len(self._made)}.tar.gz")
+                self._made[kind] = self._make(kind, self.folder / f"archive-{len(self._made)}.tar.gz")
             return self._made[kind]
 
     def _make(self, kind: ArchiveKind, path: Path) -> Archive:

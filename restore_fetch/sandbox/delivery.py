@@ -97,7 +97,14 @@ class DeliveryHandler(WireHandler):
         if job.scenario.html_page:
             self.reply(200, "text/html; charset=utf-8", _PAGE, job_id=job.id)
             return
-        archive = service.archive_of(job, admission.attempt)
+        try:
+            archive = service.archive_of(job, admission.attempt)
+        except OSError as error:
+            # Unlike an error of the connection, this one is the sandbox's own, unless its folder is being deleted.
+            if not service.stopped.is_set():
+                self.server.journal.fail(error)
+            self._refuse(500, job)
+            return
         span = self._span(job.scenario, archive)
         if span is None:
             size = [("Content-Range", f"bytes */{archive.size}")]

@@ -169,7 +169,7 @@ class Job:
             return None
         if self.downloaded is not None and self.looks_downloaded > self.scenario.hash_delay_looks:
             return self.other_hash() if kind == "wrong" else self.downloaded.sha1
-        return self.other_hash() if kind == "stale" else None
+        return self.other_hash() if kind == "stale" and self.over else None
 
     def other_hash(self) -> str:
         """The SHA1 of something else, always the same for a job."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -78,22 +77,15 @@ class Sandbox:
             ValueError: There is no such scenario, or an algorithm is not known.
             NotADirectoryError: `snapshot` is no folder.
         """
-        if scenario not in SCENARIOS:
-            raise ValueError(f"no scenario is called {scenario!r}; there are {', '.join(SCENARIOS)}")
-        if snapshot is not None and not snapshot.is_dir():
-            raise NotADirectoryError(f"{snapshot} is not a folder that could be packed")
         self._addresses = ((host, port), (host, delivery_port))
         self._tls = tls
         self._polls = polls
-        self._folder = tempfile.TemporaryDirectory(prefix="restore-sandbox-", ignore_cleanup_errors=True)
-        archives = ArchiveStore(Path(self._folder.name), size_bytes=size_bytes, snapshot=snapshot, seed=seed)
-        self._service = Service(
-            archives,
-            created_scenario=self._named(scenario),
-            ready_after_seconds=ready_after_seconds,
-            seed=seed,
-        )
+        self._servers: list[WireServer] = []
         self._journal = Journal()
+        self._archives = ArchiveStore(size_bytes=size_bytes, snapshot=snapshot, seed=seed)
+        self._service = Service(
+            self._archives, self._named(scenario), ready_after_seconds=ready_after_seconds, seed=seed
+        )
         self._gate = DigestGate(
             self._service.public_key,
             self._service.private_key,
@@ -101,8 +93,10 @@ class Sandbox:
             nonce_uses=nonce_uses,
             nonce_seconds=nonce_seconds,
         )
-        self._servers: list[WireServer] = []
-        self._ca_file: Path | None = None
+        self._furnish(scenario)
+
+    def _furnish(self, scenario: str) -> None:
+        """Show what a client may know, and add a job for every scenario and a batch."""
         self.project_id = self._service.project_id
         self.cluster = self._service.sharded.name
         self.cluster_id = self._service.sharded.id
@@ -152,7 +146,7 @@ class Sandbox:
         self._service.stopped.set()
         for server in self._servers:
             server.stop()
-        self._folder.cleanup()
+        self._archives.close()
 
     @property
     def base_url(self) -> str:
@@ -167,7 +161,7 @@ class Sandbox:
     @property
     def ca_file(self) -> Path | None:
         """Certificate of the authority to trust, in PEM; `None` without TLS."""
-        return self._ca_file
+        return self._archives.folder / "ca.pem" if self._tls else None
 
     @property
     def requests(self) -> list[LoggedRequest]:
@@ -190,7 +184,7 @@ class Sandbox:
             "batch_id": self.batch_id,
             "public_key": self.public_key,
             "private_key": self.private_key,
-            "ca_file": None if self._ca_file is None else str(self._ca_file),
+            "ca_file": None if self.ca_file is None else str(self.ca_file),
             "scenarios": dict(self.scenarios),
         }
 
@@ -213,8 +207,7 @@ class Sandbox:
             scenarios: How each of its three jobs behaves: shard 0, shard 1, the config servers.
 
         Raises:
-            KeyError: There is no scenario of that name.
-            ValueError: There are not three.
+            ValueError: There is no scenario of that name, or there are not three.
         """
         chosen = [self._named(one) if isinstance(one, str) else one for one in scenarios]
         return self._service.add_batch(chosen)
@@ -286,6 +279,8 @@ class Sandbox:
         return self._service.secrets()
 
     def _named(self, name: str) -> Scenario:
+        if name not in SCENARIOS:
+            raise ValueError(f"no scenario is called {name!r}; there are {', '.join(SCENARIOS)}")
         scenario = SCENARIOS[name]
         # An unheard-of status would never be seen, and a job that is over at once has nothing to wait for.
         if self._polls is None or not scenario.polls_until_finished or scenario.waiting_status != "IN_PROGRESS":
@@ -306,6 +301,5 @@ class Sandbox:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         names = dict.fromkeys([self._addresses[0][0], "127.0.0.1", "localhost"])
         authority.issue_cert(*names).configure_cert(context)
-        self._ca_file = Path(self._folder.name) / "ca.pem"
-        authority.cert_pem.write_to_path(str(self._ca_file))
+        authority.cert_pem.write_to_path(str(self.ca_file))
         return context

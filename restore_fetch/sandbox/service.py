@@ -42,8 +42,8 @@ class Service:
     def __init__(
         self,
         archives: ArchiveStore,
-        *,
         created_scenario: Scenario,
+        *,
         ready_after_seconds: float | None,
         seed: int,
     ) -> None:

@@ -114,7 +114,7 @@ class WireServer(socketserver.TCPServer):
         self._live: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
         self._acceptor = threading.Thread(
-            target=self.serve_forever, kwargs={"poll_interval": 0.05}, name=f"sandbox-{name}", daemon=True
+            target=self.serve_forever, kwargs={"poll_interval": 0.02}, name=f"sandbox-{name}", daemon=True
         )
         super().__init__(address, handler)
 
@@ -134,6 +134,7 @@ class WireServer(socketserver.TCPServer):
         """Stop accepting, hang up on every client and wait for the threads to end."""
         if self._acceptor.is_alive():
             self.shutdown()
+            self._acceptor.join()
         self.server_close()
         with self._lock:
             live = dict(self._live)

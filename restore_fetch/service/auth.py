@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import httpx
 
@@ -11,6 +11,7 @@ from restore_fetch.errors import ApiError
 from restore_fetch.redaction import Secret
 
 _NEXT_CHALLENGE = re.compile(r",\s*(?=[A-Za-z][A-Za-z0-9._~-]*\s+[A-Za-z][A-Za-z0-9_-]*\s*=)")
+_MOST_CHALLENGE_BYTES = 16 * 1024
 _ANSWERABLE = re.compile(r'algorithm\s*=\s*"?(MD5|SHA|SHA-256|SHA-512)(-SESS)?"?\s*(,|\Z)', re.IGNORECASE)
 
 
@@ -37,9 +38,10 @@ class DigestKey(httpx.Auth):
                 response = yield outgoing
                 _offer_one_challenge(response)
                 outgoing = flow.send(response)
+                _keep_small(response)
         except StopIteration:
             return
-        except (KeyError, ValueError, NotImplementedError, UnicodeError, httpx.ProtocolError) as exc:
+        except (LookupError, ValueError, NotImplementedError, httpx.ProtocolError) as exc:
             raise ApiError(
                 "the service asks to authenticate in a way that cannot be answered "
                 f"({type(exc).__name__} in its Digest challenge)",
@@ -62,3 +64,29 @@ def _offer_one_challenge(response: httpx.Response) -> None:
         return
     usable = [text for text in digests if "algorithm" not in text.lower() or _ANSWERABLE.search(text)]
     response.headers["www-authenticate"] = (usable or digests)[0]
+
+
+def _keep_small(response: httpx.Response) -> None:
+    """Bound the body of an answered challenge: httpx is about to read it whole, and to decode it."""
+    response.headers.pop("content-encoding", None)
+    response.stream = _Beginning(response.stream)
+
+
+class _Beginning(httpx.SyncByteStream):
+    """The first bytes of a stream; of the rest nobody wants to know."""
+
+    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        missing = _MOST_CHALLENGE_BYTES
+        if isinstance(self._stream, httpx.SyncByteStream):
+            for chunk in self._stream:
+                yield chunk
+                missing -= len(chunk)
+                if missing <= 0:
+                    return
+
+    def close(self) -> None:
+        if isinstance(self._stream, httpx.SyncByteStream):
+            self._stream.close()

@@ -30,6 +30,7 @@ _TIMEOUT_SECONDS = 30.0
 _TOTAL_SECONDS = 120.0
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_DETAIL = 300
+_PLAUSIBLE_YEARS = range(2000, 3000)
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,12 @@ class ApiClient:
         self._origin = origin
         self._clock = clock
         try:
+            base_url = httpx.URL(origin)
+        except httpx.InvalidURL as exc:
+            raise ConfigurationError("the address of the service is no URL", next_step="check --base-url") from exc
+        try:
             self._http = httpx.Client(
-                base_url=origin,
+                base_url=base_url,
                 auth=auth,
                 verify=tls,
                 timeout=_TIMEOUT_SECONDS,
@@ -136,9 +141,12 @@ class ApiClient:
         try:
             with self._http.stream(method, path, params=params, json=body, headers={"Accept": accept}) as response:
                 date = self._date(response)
-                content = self._read(response, max_bytes)
-        except httpx.InvalidURL as exc:
-            raise ConfigurationError("the project, cluster or job makes no valid URL") from exc
+                content = self._content(response, max_bytes)
+        except (httpx.InvalidURL, UnicodeError) as exc:
+            raise ConfigurationError(
+                "the service's address, with the project, cluster and job, makes no valid URL",
+                next_step="check --base-url, --project-id, --cluster and the job id",
+            ) from exc
         except (httpx.HTTPError, httpx.StreamError) as exc:
             raise self._unreachable(exc) from exc
         if response.status_code == httpx.codes.OK or response.status_code == httpx.codes.CREATED:
@@ -148,9 +156,18 @@ class ApiClient:
     def _date(self, response: httpx.Response) -> datetime:
         try:
             date = email.utils.parsedate_to_datetime(response.headers.get("Date", ""))
+            date = date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
         except (ValueError, TypeError, OverflowError):
             return self._clock.now()
-        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+        return date if date.year in _PLAUSIBLE_YEARS else self._clock.now()
+
+    def _content(self, response: httpx.Response, max_bytes: int) -> bytes:
+        try:
+            return self._read(response, max_bytes)
+        except (httpx.HTTPError, ServiceUnavailableError):
+            if response.is_success:
+                raise
+            return b""  # the status says enough
 
     def _read(self, response: httpx.Response, max_bytes: int) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):

@@ -100,5 +100,7 @@ def parse_job(document: Mapping[str, Any]) -> RestoreJob:
         raise ServiceUnavailableError(
             f"the service answered with a job whose {place} is not as documented"
         ) from exc
-    except RecursionError as exc:
-        raise ServiceUnavailableError("the service answered with a job nested without measure") from exc
+    except (RecursionError, OverflowError) as exc:
+        raise ServiceUnavailableError(
+            "the service answered with a job whose nesting or dates are without measure"
+        ) from exc
