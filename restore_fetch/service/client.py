@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
 from collections.abc import Mapping
@@ -139,7 +140,8 @@ class ApiClient:
         body: Mapping[str, Any] | None = None,
     ) -> Answer:
         try:
-            with self._http.stream(method, path, params=params, json=body, headers={"Accept": accept}) as response:
+            request = self._http.build_request(method, path, params=params, json=body, headers={"Accept": accept})
+            with contextlib.closing(self._send(request)) as response:
                 date = self._date(response)
                 content = self._content(response, max_bytes)
         except (httpx.InvalidURL, UnicodeError) as exc:
@@ -152,6 +154,16 @@ class ApiClient:
         if response.status_code == httpx.codes.OK or response.status_code == httpx.codes.CREATED:
             return Answer(parse_object(content), date)
         raise _refusal(response, content, date)
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return self._http.send(request, stream=True)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            if request.method != "GET":
+                raise
+            # The service may close a kept connection just as it is used again (RFC 9112, section 9.3.1): that is
+            # no outage, and a look that may be the only one allowed is not lost to it.
+            return self._http.send(request, stream=True)
 
     def _date(self, response: httpx.Response) -> datetime:
         try:
