@@ -19,7 +19,19 @@ from restore_fetch.redaction import remember, remember_url
 
 def _in_utc(moment: datetime) -> datetime:
     # The service writes UTC with a Z; a moment without an offset can only be meant so, too.
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as exc:
+        raise ValueError("a moment outside the calendar") from exc
+
+
+def _encodable(text: str) -> str:
+    # Half a surrogate pair passes for a string in JSON, and can then be neither printed nor written.
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise ValueError("text with half a character") from exc
+    return text
 
 
 def _nothing_if_empty(value: Any) -> Any:
@@ -31,34 +43,39 @@ def _empty_if_null(value: Any) -> Any:
 
 
 def _known_secret(value: SecretStr) -> SecretStr:
-    remember(value.get_secret_value())
+    remember(_encodable(value.get_secret_value()))
     return value
 
 
 def _known_secret_url(value: SecretStr) -> SecretStr:
-    remember_url(value.get_secret_value())
+    remember_url(_encodable(value.get_secret_value()))
     return value
 
 
 Moment = Annotated[datetime, AfterValidator(_in_utc)]
 SecretText = Annotated[SecretStr, AfterValidator(_known_secret)]
 SecretUrl = Annotated[SecretStr, AfterValidator(_known_secret_url)]
-OptionalText = Annotated[str | None, BeforeValidator(_nothing_if_empty)]
+Text = Annotated[str, AfterValidator(_encodable)]
+OptionalText = Annotated[Text | None, BeforeValidator(_nothing_if_empty)]
 
 
 class Element(BaseModel):
     """A JSON object of the API: immutable, camelCase on the wire, unknown elements ignored."""
 
     model_config = ConfigDict(
-        frozen=True, alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
 
 class Link(Element):
     """A link to a related resource; `href` may be empty."""
 
-    href: str | None = None
-    rel: str | None = None
+    href: Text | None = None
+    rel: Text | None = None
 
 
 class FileHash(Element):
@@ -79,7 +96,7 @@ class OplogTimestamp(Element):
     """The last oplog entry in the snapshot; `increment` is documented as a string and sent as a number."""
 
     date: Moment | None = None
-    increment: int | str | None = None
+    increment: int | Text | None = None
 
 
 class Delivery(Element):
@@ -92,8 +109,8 @@ class Delivery(Element):
         max_downloads: How often the URL can be used; 2147483647 means without limit.
     """
 
-    method_name: str | None = None
-    status_name: str | None = None
+    method_name: Text | None = None
+    status_name: Text | None = None
     url: Annotated[SecretUrl | None, BeforeValidator(_nothing_if_empty)] = None
     url_v2: Annotated[SecretUrl | None, BeforeValidator(_nothing_if_empty)] = Field(None, alias="urlV2")
     auth_header: OptionalText = None
@@ -106,8 +123,8 @@ class Delivery(Element):
 class RestoreJob(Element):
     """One restore job, as one look at the service showed it."""
 
-    id: str | None = None
-    status_name: str | None = None
+    id: Text | None = None
+    status_name: Text | None = None
     delivery: Delivery | None = None
     hashes: Annotated[tuple[FileHash, ...], BeforeValidator(_empty_if_null)] = ()
     batch_id: OptionalText = None

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 MASK = "***"
 _SHORTEST_SECRET = 4  # a shorter one would blank out ordinary words, and is no secret
 _SHORTEST_URL_KEY = 12  # an ordinary folder name in a URL's path is no secret
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _OBJECT_ID = re.compile(r"[0-9a-f]{24}\Z")
 _known: set[str] = set()
 

@@ -525,7 +525,10 @@ def test_a_certificate_of_another_host_ends_at_once():
 
 
 def test_a_service_that_speaks_no_tls_may_do_so_later():
-    with WireServer(says(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server, pytest.raises(ServiceUnavailableError):
+    def script(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with WireServer(script) as server, pytest.raises(ServiceUnavailableError):
         ask(f"https://127.0.0.1:{server.port}")
 
 
