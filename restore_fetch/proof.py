@@ -70,7 +70,8 @@ class Proof:
     def _look(self) -> tuple[RestoreJob, Judgement]:
         job = self._look_at_job()
         check_same(self._journal, job)
-        judgement = rules.judge(job.hashes, self._whole.digest, self._journal.state.file)
+        state = self._journal.state
+        judgement = rules.judge(job.hashes, self._whole.digest, rules.delivered_name(state.file, state.job.id))
         if judgement.finding is Finding.NOT_PUBLISHED and not self._seen:
             self._observer.note("hash-wait", "waiting for the service to publish the hash")
         if judgement.finding is Finding.MISMATCH and not self._seen:

@@ -107,7 +107,7 @@ class JobRecord(Record):
         """The record of a job document."""
         stamp = job.timestamp
         return cls(
-            id=job.id or "",
+            id=(job.id or "").lower(),
             batch_id=job.batch_id,
             snapshot_id=job.snapshot_id,
             group_id=job.group_id,

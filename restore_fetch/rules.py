@@ -147,7 +147,7 @@ class JobIdentity:
         }
         for field, element in names.items():
             before, after = getattr(self, field), getattr(later, field)
-            if before and after and before != after:
+            if before and after and before.lower() != after.lower():
                 return element
         return None
 
@@ -228,7 +228,16 @@ def archive_name(url: str, job_id: str) -> str:
         name = ""
     if _FILE_NAME.match(name) and name.endswith(_FILE_ENDINGS):
         return name
-    return f"restore-{job_id}.tar.gz"
+    return _made_up_name(job_id)
+
+
+def delivered_name(file_name: str, job_id: str) -> str | None:
+    """The service's name for a file that is called `file_name` here; None when that name was made up here."""
+    return None if file_name == _made_up_name(job_id) else file_name
+
+
+def _made_up_name(job_id: str) -> str:
+    return f"restore-{job_id.lower()}.tar.gz"
 
 
 def host_of(url: str) -> str | None:
@@ -296,25 +305,27 @@ class Judgement:
     published: FileHash | None = None
 
 
-def judge(hashes: Collection[FileHash], actual: Digest, file_name: str) -> Judgement:
+def judge(hashes: Collection[FileHash], actual: Digest, file_name: str | None) -> Judgement:
     """Compare the published hashes with the SHA1 of the bytes that were received.
 
-    Ours is the SHA1 entry of our file's name; failing that, the only SHA1 entry when it names no file. An entry
-    that names another file, is of another algorithm, or is no hash at all says nothing about our bytes, unless it
-    is the very SHA1 of them and the only one.
+    Ours is the SHA1 entry of our file's name; failing that, the only SHA1 entry when it names no file, or when the
+    service's name for the file is not known. An entry that names another file, is of another algorithm, or is no
+    hash at all says nothing about our bytes, unless it is the very SHA1 of them and the only one.
 
     Args:
         hashes: `hashes` of the job, looked at after the download.
         actual: The SHA1 of the bytes.
-        file_name: The name of the delivered file.
+        file_name: The name of the delivered file; None when it is not known.
 
     Returns:
         The judgement. A mismatch may be with the hash of an earlier download; whether it is settled, time tells.
     """
     entries = [(entry, digest) for entry in hashes if (digest := _sha1_of(entry)) is not None]
-    ours = [(entry, digest) for entry, digest in entries if entry.file_name == file_name]
-    if not ours and len(entries) == 1 and (entries[0][0].file_name is None or entries[0][1] == actual):
-        ours = entries
+    ours = [pair for pair in entries if file_name is not None and pair[0].file_name == file_name]
+    if not ours and len(entries) == 1:
+        [(only, digest)] = entries
+        if None in (only.file_name, file_name) or digest == actual:
+            ours = entries
     if not ours or len({digest for _, digest in ours}) > 1:
         return Judgement(Finding.NOT_PUBLISHED)
     entry, digest = ours[0]

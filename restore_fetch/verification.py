@@ -157,7 +157,7 @@ def reference_in_job(job: RestoreJob, path: Path, source: str) -> Callable[[Dige
         name = name.removesuffix(suffix)
 
     def find(actual: Digest) -> Reference:
-        judgement = rules.judge(job.hashes, actual, name)
+        judgement = rules.judge(job.hashes, actual, rules.delivered_name(name, job.id or ""))
         if judgement.finding is Finding.NOT_PUBLISHED or judgement.published is None:
             return Reference(f"{source} publishes no SHA1 for {name}")
         return Reference(source, Digest.parse(SHA1, judgement.published.hash or ""))
