@@ -64,12 +64,17 @@ def read_record(path: Path, kind: type[_R]) -> _R | None:
     try:
         return kind.model_validate_json(content)
     except (ValidationError, RecursionError) as exc:
-        raise StorageError(
-            f"{path} is damaged, or was edited: it is not a {kind.__name__.lower()} that can be believed",
-            path=path,
-            files="it was left untouched",
-            next_step="move it, and the file it belongs to, out of the way",
-        ) from exc
+        raise damaged(path, kind) from exc
+
+
+def damaged(path: Path, kind: type[Record]) -> StorageError:
+    """The error about a document that contradicts itself, or is none."""
+    return StorageError(
+        f"{path} is damaged, or was edited: it is not a {kind.__name__.lower()} that can be believed",
+        path=path,
+        files="it was left untouched",
+        next_step="move it, and the file it belongs to, out of the way",
+    )
 
 
 def records_of_job(folder: Path, suffix: str, kind: type[_R], job_id: str) -> Iterator[tuple[Path, _R]]:

@@ -5,12 +5,12 @@ They are read back with suspicion: somebody may have edited them by hand.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from restore_fetch.clock import iso
-from restore_fetch.hashes import Digest
+from restore_fetch.hashes import SHA1, Digest
 from restore_fetch.models import FileHash, Moment, RestoreJob
 from restore_fetch.rules import JobIdentity
 
@@ -28,7 +28,7 @@ Size = Annotated[int, Field(ge=0, lt=2**63)]
 class Record(BaseModel):
     """A JSON object in one of our files; elements of a later version are ignored."""
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
     def to_json(self) -> bytes:
         """The document as it is written: indented, with a last newline."""
@@ -64,6 +64,16 @@ class PublishedHash(Record):
     type_name: str | None
     file_name: str | None
     hash: str
+
+    @model_validator(mode="after")
+    def _is_a_hash(self) -> Self:
+        Digest.parse(self.type_name or SHA1, self.hash)
+        return self
+
+    @property
+    def digest(self) -> Digest:
+        """The hash as a digest."""
+        return Digest.parse(self.type_name or SHA1, self.hash)
 
     @classmethod
     def of(cls, entry: FileHash) -> PublishedHash:
@@ -163,10 +173,18 @@ class Receipt(Record):
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
 
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        same = self.published_hash is not None and self.published_hash.digest == self.digest
+        proven = same and self.checks.hash is True
+        if proven != (self.verdict == "verified"):
+            raise ValueError("the verdict is not what the hashes say")
+        return self
+
     @property
     def digest(self) -> Digest:
         """The SHA1 of the archive."""
-        return Digest("SHA1", self.sha1)
+        return Digest(SHA1, self.sha1)
 
 
 class Journal(Record):
@@ -199,6 +217,12 @@ class Journal(Record):
     receipt: Receipt | None = None
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
+
+    @model_validator(mode="after")
+    def _publishes_its_own(self) -> Self:
+        if self.receipt is not None and (self.receipt.file, self.receipt.job.id) != (self.file, self.job.id):
+            raise ValueError("the receipt is of another archive")
+        return self
 
     @property
     def downloads_used(self) -> int:

@@ -72,7 +72,7 @@ class Shelf:
             state = files.require_regular(path)
             if state is None:
                 continue
-            touched = state.st_mtime_ns > receipts.receipt_path(path).stat().st_mtime_ns
+            touched = _touched_since(state, files.require_regular(receipts.receipt_path(path)))
             if state.st_size != receipt.bytes or (touched and hash_file(path).digest != receipt.digest):
                 raise HashMismatchError(
                     f"{path} is not what its receipt says: it was changed after it was verified",
@@ -147,6 +147,16 @@ class Shelf:
             receipts.REJECTION_SUFFIX,
         ):
             files.require_regular(self.folder / (name + suffix))
+
+
+def _touched_since(archive: os.stat_result, receipt: os.stat_result | None) -> bool:
+    """Whether an archive may have changed since its receipt was written.
+
+    The change time of its inode tells it too: another file moved to its name brings its old times along.
+    """
+    if receipt is None:
+        return True
+    return archive.st_mtime_ns > receipt.st_mtime_ns or archive.st_ctime_ns > receipt.st_ctime_ns
 
 
 def in_the_way(path: Path) -> StorageError:

@@ -141,7 +141,8 @@ def _rejected(path: Path) -> Reference:
     found = receipts.read_record(path.with_name(path.name + ".json"), Rejection)
     if found is None or found.published_hash is None:
         return Reference("it was rejected when it was downloaded")
-    return Reference(f"the finding of {found.found:%Y-%m-%d}", Digest.parse(SHA1, found.published_hash.hash))
+    # Not proven even by the right hash: it may have been rejected for another reason.
+    return Reference(f"the finding of {found.found:%Y-%m-%d}", found.published_hash.digest, proven=False)
 
 
 def reference_in_job(job: RestoreJob, path: Path, source: str) -> Callable[[Digest], Reference]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from restore_fetch import files
-from restore_fetch.receipts import read_record, records_of_job
+from restore_fetch.receipts import damaged, read_record, records_of_job
 from restore_fetch.records import Attempt, Journal
 
 JOURNAL_SUFFIX = ".part.json"
@@ -51,8 +51,13 @@ class JournalFile:
         Raises:
             StorageError: It cannot be read, or is damaged.
         """
-        state = read_record(folder / (archive_name + JOURNAL_SUFFIX), Journal)
-        return cls(folder, state) if state is not None else None
+        path = folder / (archive_name + JOURNAL_SUFFIX)
+        state = read_record(path, Journal)
+        if state is None:
+            return None
+        if state.file != archive_name:  # the name it gives is no name to write to
+            raise damaged(path, Journal)
+        return cls(folder, state)
 
     def update(self, **changes: Any) -> None:
         """Change some of its elements, and write it.
