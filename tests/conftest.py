@@ -5,12 +5,26 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from restore_fetch import redaction
 from tests.support import ManualClock
 
 _SETTINGS = ("RESTORE_FETCH_", "MONGODB_ATLAS_", "MCLI_")
+_LONG = os.environ.get("RESTORE_FETCH_TEST_LONG") == "1"
 _OTHERS = ("CREDENTIALS_DIRECTORY", "SSL_CERT_FILE", "SSL_CERT_DIR", "XDG_CONFIG_HOME", "NO_COLOR")
+
+# Seven properties mutate documents: 2,100 of them in the normal form, 21,000 in the long one. No deadline, since
+# machines differ.
+settings.register_profile(
+    "restore-fetch",
+    max_examples=3000 if _LONG else 300,
+    deadline=None,
+    database=None,
+    derandomize=not _LONG,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("restore-fetch")
 
 
 @pytest.fixture(autouse=True)

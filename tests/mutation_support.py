@@ -1,0 +1,130 @@
+"""Documents as a broken or hostile service, or somebody with an editor, could make them out of a good one."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import strategies as st
+
+Place = tuple[str | int, ...]
+
+# What has broken parsers before, and the words that decide something here.
+_ODD_TEXTS = [
+    "",
+    " ",
+    "\x00",
+    "\x1b[2J",
+    "\ud800",
+    "\u202e",
+    "../../etc/passwd",
+    "FINISHED",
+    "finished",
+    "READY",
+    "IN_PROGRESS",
+    "BROKEN",
+    "EXPIRED",
+    "MAX_DOWNLOADS_EXCEEDED",
+    "HTTP",
+    "SCP",
+    "SHA1",
+    "sha-1",
+    "MD5",
+    "verified",
+    "unverified",
+    "publishing",
+    "a" * 40,
+    "A" * 40,
+    "b" * 40,
+    "a" * 39,
+    "a" * 64,
+    "0001-01-01T00:00:00+23:00",
+    "9999-12-31T23:59:59-23:00",
+    "2026-01-31T12:00:00Z",
+    "https://h/\ud800/x.tar.gz",
+    "http://[::1/x.tar.gz",
+    "https://h:99999999/x.tar.gz",
+    "https://h/pull/%00%0a/..%2f.tar.gz",
+    "1e999",
+    "9" * 400,
+]
+_ODD_NUMBERS = [0, -1, 1, 2**31 - 1, 2**31, 2**63, 10**30, -(10**30), 0.5, 1e308, float("inf"), float("nan")]
+
+
+def texts() -> st.SearchStrategy[str]:
+    """Text of every kind, the odd ones often."""
+    return st.sampled_from(_ODD_TEXTS) | st.text(max_size=40) | st.text(st.characters(codec=None), max_size=10)
+
+
+def values() -> st.SearchStrategy[Any]:
+    """JSON values of every kind."""
+    scalars = st.none() | st.booleans() | st.sampled_from(_ODD_NUMBERS) | st.integers() | st.floats() | texts()
+    return scalars | st.lists(scalars, max_size=3) | st.dictionaries(st.text(max_size=8), scalars, max_size=3)
+
+
+def _places(document: Any, here: Place = ()) -> Iterator[Place]:
+    """Every place in a document, the document itself first."""
+    yield here
+    items = (
+        document.items()
+        if isinstance(document, dict)
+        else enumerate(document)
+        if isinstance(document, list)
+        else ()
+    )
+    for key, value in items:
+        yield from _places(value, (*here, key))
+
+
+def _with(document: Any, place: Place, change: Any) -> Any:
+    """A copy of a document with one place given to `change(container, key)`."""
+    holder = {"": copy.deepcopy(document)}
+    container: Any = holder
+    for key in ("", *place)[:-1]:
+        container = container[key]
+    change(container, ("", *place)[-1])
+    return holder.get("")
+
+
+@st.composite
+def _changed(draw: st.DrawFn, document: Any) -> Any:
+    for _ in range(draw(st.integers(0, 3))):
+        place = draw(st.sampled_from(list(_places(document))))
+        kind = draw(st.sampled_from(["replace", "replace", "replace", "remove", "wrap", "copy"]))
+        if kind == "replace":
+            new = draw(values())
+            document = _with(document, place, lambda holder, key, new=new: holder.__setitem__(key, new))
+        elif kind == "remove" and place:
+            document = _with(document, place, lambda holder, key: holder.pop(key))
+        elif kind == "wrap":
+            document = _with(document, place, lambda holder, key: holder.__setitem__(key, [holder[key]]))
+        elif kind == "copy":
+            other = draw(st.sampled_from(list(_places(document))))
+            copied: list[Any] = []
+            _with(document, other, lambda holder, key, copied=copied: copied.append(holder[key]))
+            document = _with(document, place, lambda holder, key, copied=copied: holder.__setitem__(key, copied[0]))
+    return document
+
+
+@st.composite
+def mutations(draw: st.DrawFn, document: Any) -> bytes:
+    """A JSON document with a few elements changed, at times in an envelope, at times with its bytes damaged."""
+    changed = draw(_changed(document))
+    if draw(st.integers(0, 9)) == 0:
+        changed = {"status": draw(values()), "content": changed}
+    content = json.dumps(changed).encode()
+    damage = draw(st.sampled_from(["none"] * 8 + ["cut", "flip", "insert", "mark", "double"]))
+    at = draw(st.integers(0, max(0, len(content) - 1)))
+    if damage == "cut":
+        return content[:at]
+    if damage == "flip":
+        return content[:at] + bytes([content[at] ^ (1 << draw(st.integers(0, 7)))]) + content[at + 1 :]
+    if damage == "insert":
+        return content[:at] + draw(st.binary(min_size=1, max_size=4)) + content[at:]
+    if damage == "mark":
+        return b"\xef\xbb\xbf" + content
+    if damage == "double" and content.startswith(b"{") and len(content) > 2:
+        return content[:-1] + b"," + content[1:]
+    return content
