@@ -562,6 +562,19 @@ def test_a_redirect_to_nowhere_is_our_error():
         ask(origin_of(server))
 
 
+@pytest.mark.parametrize("cookie", ["session=1; Path=/", "session=\xc2\x80; Path=/"], ids=["plain", "not ascii"])
+@pytest.mark.parametrize("status", ["200 OK", "302 Found"])
+def test_cookies_are_not_kept(status, cookie):
+    answer = with_length(b'{"id": "here"}', status, {"Set-Cookie": cookie, "Location": "/login"})
+    with WireServer(says(answer)) as server, api_client(origin_of(server)) as api:
+        for _ in range(2):
+            with (
+                contextlib.nullcontext() if status.startswith("200") else pytest.raises(ApiError, match="redirects")
+            ):
+                api.get("/job", accept="application/json")
+    assert [header_of(text, "Cookie") for text in server.heads] == [None, None]
+
+
 def test_the_netrc_of_the_user_is_not_read(httpserver, monkeypatch):
     netrc = Path.home() / ".netrc"
     netrc.write_text("machine localhost login somebody password else\ndefault login somebody password else\n")

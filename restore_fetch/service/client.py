@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Self
 
@@ -45,8 +46,8 @@ class Answer:
 class ApiClient:
     """Asks one origin for JSON documents, within bounds of time and size, and turns every failure into our errors.
 
-    Redirects are not followed, so that credentials never leave the origin. Answers are asked for uncompressed,
-    so that their size is what was received.
+    Redirects are not followed, so that credentials never leave the origin, and cookies are not kept, so that one
+    answer cannot spoil the next request. Answers are asked for uncompressed, so that their size is what was received.
 
     Args:
         origin: Scheme, host and port.
@@ -80,6 +81,7 @@ class ApiClient:
                 verify=tls,
                 timeout=_TIMEOUT_SECONDS,
                 follow_redirects=False,
+                cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
                 headers={"Accept-Encoding": "identity", "User-Agent": user_agent},
                 transport=transport,
             )
