@@ -257,7 +257,7 @@ def test_an_edited_receipt_says_verified_only_with_the_published_hash_of_its_byt
         assert found.published_hash.hash.strip().lower() == found.sha1
         assert found.checks.hash is True
     if found is not None:
-        assert Receipt.model_validate_json(found.to_json()) == found
+        assert Receipt.model_validate_json(found.to_json()).to_json() == found.to_json()
 
 
 @given(content=mutations(json.loads(journal(state="publishing", receipt=receipt()).to_json())))
@@ -267,7 +267,7 @@ def test_an_edited_journal_publishes_nothing_unproven_and_nowhere_else(folder, c
     if not isinstance(found, Journal):
         return
     assert found.downloads_used <= len(found.attempts)
-    assert Journal.model_validate_json(found.to_json()) == found
+    assert Journal.model_validate_json(found.to_json()).to_json() == found.to_json()
     if found.receipt is not None:
         assert (found.receipt.file, found.receipt.job.id) == (found.file, found.job.id)
         assert found.receipt.verdict != "verified" or found.receipt.published_hash is not None
