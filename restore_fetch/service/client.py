@@ -47,7 +47,8 @@ class ApiClient:
     """Asks one origin for JSON documents, within bounds of time and size, and turns every failure into our errors.
 
     Redirects are not followed, so that credentials never leave the origin, and cookies are not kept, so that one
-    answer cannot spoil the next request. Answers are asked for uncompressed, so that their size is what was received.
+    answer cannot spoil the next request. Answers are asked for uncompressed, so that their size is what was
+    received.
 
     Args:
         origin: Scheme, host and port.
