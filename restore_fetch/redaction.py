@@ -51,8 +51,8 @@ def remember(value: str) -> None:
         return
     raw = value.encode("utf-8", "surrogateescape")
     _known.add(value)
-    _known.add(quote(value, safe=""))
-    _known.add(quote(value))
+    _known.add(quote(raw, safe=""))
+    _known.add(quote(raw))
     _known.add(base64.b64encode(raw).decode("ascii"))
     _known.add(base64.urlsafe_b64encode(raw).decode("ascii"))
 
