@@ -75,7 +75,7 @@ def _read(path: Path) -> dict[str, dict[str, str]] | None:
         return None
     except OSError as exc:
         raise ConfigurationError(f"cannot read the profiles in {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (ValueError, RecursionError) as exc:
         # The parser's message may quote the line, and the line may hold a key.
         raise ConfigurationError(f"{path} is not a TOML file that can be read") from exc
     return {
