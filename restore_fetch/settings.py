@@ -23,7 +23,8 @@ SERVICES = ("atlas", "cloud-manager", "ops-manager")
 DEFAULT_ORIGIN = "https://cloud.mongodb.com"
 _COMMAND_SECONDS = 60
 _OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}\Z")
-_PROFILE_SERVICES = {"cloud": "atlas"}
+_HOST = re.compile(r"[^\x00-\x20\x7f-\xa0\ud800-\udfff\"<>\\^`{|}]+\Z")
+_TOOLS_SERVICES = {"cloud": "atlas"}
 _PROFILE_KEYS = {
     "service": "service",
     "base_url": "ops_manager_url",
@@ -160,8 +161,8 @@ def resolve_connection(
     """
     found = _Finder(given, environ, config_folder)
     service = found.value("service") or Given("atlas", "default")
-    if service.source.startswith("profile"):
-        service = Given(_PROFILE_SERVICES.get(service.value, service.value), service.source)
+    if service.source.startswith(("profile ", *_TOOL_PREFIXES)):
+        service = Given(_TOOLS_SERVICES.get(service.value, service.value), service.source)
     if service.value not in SERVICES:
         raise ConfigurationError(
             f"{service.value!r} ({service.source}) is no service this version knows",
@@ -209,7 +210,7 @@ def parse_origin(text: str, *, allow_http: bool) -> str:
         port = parts.port
     except ValueError as exc:
         raise ConfigurationError("--base-url is not a URL") from exc
-    if parts.scheme not in ("https", "http") or not parts.hostname:
+    if parts.scheme not in ("https", "http") or not parts.hostname or not _HOST.match(parts.hostname):
         raise ConfigurationError("--base-url must be like https://opsmanager.example.net:8443")
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError("--base-url must not carry a user name or password")
@@ -243,6 +244,10 @@ class _Finder:
         found = self.value(name)
         if found is None:
             raise ConfigurationError(f"the {name.replace('_', ' ')} is missing", next_step=next_step)
+        if not found.value.isprintable():
+            raise ConfigurationError(
+                f"the {name.replace('_', ' ')} ({found.source}) has characters that cannot be sent"
+            )
         return found
 
     def profile(self) -> Profile | None:
