@@ -61,7 +61,8 @@ def test_a_mutated_job_document_is_our_error_or_decided_by_the_rules(content):
 def check_the_rest_of_the_walk(job: RestoreJob) -> None:
     """Everything that a walk does with a job ends in a value or in one of our errors."""
     record = JobRecord.of(job)
-    assert JobRecord.model_validate_json(record.to_json()) == record
+    # Our files hold milliseconds, whatever the service's moments hold.
+    assert JobRecord.model_validate_json(record.to_json()).to_json() == record.to_json()
     assert record.identity.contradiction(JobIdentity.of(job)) is None
     rules.show_status(job).encode()
     judgement = rules.judge(job.hashes, ACTUAL, ENTRY["fileName"])

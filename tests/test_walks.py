@@ -167,6 +167,7 @@ def check_folder(folder: Path) -> None:
     st.integers(1, 3),
 )
 @settings(max_examples=settings.default.max_examples // 5 if settings.default else 60)
+@pytest.mark.timeout(900)
 def test_no_order_of_answers_and_faults_publishes_wrong_bytes_or_overdraws_the_budget(delivery, runs, most):
     deliveries, url = delivery
     deliveries.requests = 0
