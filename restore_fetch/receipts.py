@@ -40,6 +40,16 @@ def write_receipt(archive: Path, receipt: Receipt) -> None:
     files.write_whole(receipt_path(archive), receipt.to_json())
 
 
+def remove_receipt(archive: Path) -> None:
+    """Remove the receipt of an archive that is no more, and its `.sha1` file.
+
+    Raises:
+        StorageError: One of them cannot be removed.
+    """
+    files.remove(receipt_path(archive))
+    files.remove(sha1_path(archive))
+
+
 def write_rejection(archive: Path, rejection: Rejection) -> None:
     """Write why the bytes that should have become an archive are not it.
 
