@@ -8,13 +8,13 @@ into any output, file or file name, fail without a last line that says so, or up
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +32,6 @@ QUICK = ("--poll-interval", "0.05s", "--min-free", "0", "--wait", "60s", "--hash
 """Options of every fetch here; a later option of the same name overrules one of these."""
 
 _LAST_LINE = re.compile(r"(\d\d:\d\d:\d\dZ )?error: .")
-_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -150,12 +149,15 @@ def start(
         through: What to run the command with, such as `shell("ulimit -f 8")`.
         popen: Further arguments for `subprocess.Popen`, such as `stdout` or `umask`.
     """
-    outputs = folder.parent / f"output-{next(_numbers)}"
     line = [*through, sys.executable, "-m", "restore_fetch", *_arguments(sandbox, folder, arguments)]
-    with _open(outputs, ".stdout") as stdout, _open(outputs, ".stderr") as stderr:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        _open(outputs := Path(place) / "output", ".stdout") as stdout,
+        _open(outputs, ".stderr") as stderr,
+    ):
         settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stderr}
-        settings["cwd"] = folder if folder.is_dir() else folder.parent
-        settings["env"] = environment(sandbox, folder.parent, environ or {})
+        settings["cwd"] = folder if folder.is_dir() else place
+        settings["env"] = environment(sandbox, Path(place), environ or {})
         with subprocess.Popen(line, **(settings | popen)) as process:
             try:
                 yield Running(process, sandbox, folder, outputs)
@@ -163,8 +165,6 @@ def start(
                 if process.poll() is None:
                     process.kill()
                 process.wait(PATIENCE_SECONDS)
-    for suffix in (".stdout", ".stderr"):
-        outputs.with_suffix(suffix).unlink()
 
 
 def environment(sandbox: Sandbox, home: Path, changes: Mapping[str, str | None]) -> dict[str, str]:
