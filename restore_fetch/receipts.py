@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,16 @@ def receipt_path(archive: Path) -> Path:
 def sha1_path(archive: Path) -> Path:
     """Where the `sha1sum -c` file of an archive is."""
     return archive.with_name(archive.name + SHA1_SUFFIX)
+
+
+def is_checksum(path: Path) -> bool:
+    """Whether a file is such a `.sha1` file as is written here, of whatever archive had this name before.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    name = path.name.removesuffix(SHA1_SUFFIX).encode()
+    return re.fullmatch(rb"[0-9a-f]{40}  %b\n" % re.escape(name), files.read_small(path) or b"") is not None
 
 
 def write_receipt(archive: Path, receipt: Receipt) -> None:
