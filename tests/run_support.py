@@ -43,17 +43,14 @@ class Outcome:
         stdout: What it wrote there; empty when that went elsewhere.
         stderr: Likewise.
         folder: Where its files went.
+        names: The names there when it ended, hidden ones too.
     """
 
     code: int
     stdout: str
     stderr: str
     folder: Path
-
-    @property
-    def names(self) -> set[str]:
-        """The names in its folder, hidden ones too."""
-        return names_in(self.folder)
+    names: frozenset[str]
 
     @property
     def last_line(self) -> str:
@@ -111,7 +108,8 @@ class Running:
     def end(self) -> Outcome:
         """Wait for the end."""
         code = self.process.wait(PATIENCE_SECONDS)
-        outcome = Outcome(code, _read(self._outputs.with_suffix(".stdout")), self.stderr, self._folder)
+        told = _read(self._outputs.with_suffix(".stdout"))
+        outcome = Outcome(code, told, self.stderr, self._folder, frozenset(names_in(self._folder)))
         _hold_to_account(outcome, self._sandbox)
         return outcome
 

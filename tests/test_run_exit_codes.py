@@ -205,19 +205,22 @@ def test_quiet_tells_nothing_but_the_error(sandbox: Sandbox, tmp_path: Path) -> 
     assert done.stderr == ""
 
 
-def test_a_bug_ends_with_1_and_one_line_without_the_secret_it_carried(sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", ["ZeroDivisionError", "EOFError", "SystemError"])
+def test_a_bug_ends_with_1_and_a_line_without_the_secret_it_carried(
+    sandbox: Sandbox, tmp_path: Path, error: str
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
         "from restore_fetch.workflow import RestoreFetcher\n"
         "def fetch(self, job_id):\n"
-        "    raise ZeroDivisionError('with ' + os.environ['MONGODB_ATLAS_PRIVATE_API_KEY'])\n"
+        f"    raise {error}('with ' + os.environ['MONGODB_ATLAS_PRIVATE_API_KEY'])\n"
         "RestoreFetcher.fetch = fetch\n"
     )
     outcome = run(sandbox, tmp_path / "out", "fetch", environ={"PYTHONPATH": str(tmp_path)})
 
     assert outcome.code == 1
-    assert outcome.stderr.count("\n") == 1
-    assert outcome.last_line.startswith("error: unexpected ZeroDivisionError: with ***; this is a bug")
+    assert outcome.stderr.strip() == outcome.last_line
+    assert outcome.last_line.startswith(f"error: unexpected {error}: with ***; this is a bug")
 
 
 def test_a_word_that_is_no_job_id_is_a_mistake_of_usage_and_makes_no_folder(
