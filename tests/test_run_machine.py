@@ -80,17 +80,24 @@ def test_a_disk_that_fills_during_the_download_keeps_what_arrived_and_the_next_r
     small_disk: Path, min_free: str
 ) -> None:
     """Without a length nothing can be told beforehand."""
-    with Sandbox(size_bytes=1024 * 1024) as sandbox:
+    with Sandbox(size_bytes=512 * 1024) as sandbox:
         # A pace at which the free space is looked at while bytes arrive.
-        job = add_job(sandbox, "close", bytes_per_second=512 * 1024, max_downloads=1)
-        name = sandbox.file_name(job)
-        outcome = run(sandbox, small_disk, "fetch", job, "--min-free", min_free)
+        job = add_job(sandbox, framing="close", bytes_per_second=512 * 1024)
+        name, whole = sandbox.file_name(job), sandbox.archive(job).path.read_bytes()
+        full = run(sandbox, small_disk, "fetch", job, "--min-free", min_free)
+        kept = full.bytes_of(f"{name}.part")
 
-        assert outcome.code == 19
-        assert outcome.names <= {f"{name}.part", f"{name}.part.json"}
+        assert full.code == 19
+        assert full.names == {f"{name}.part", f"{name}.part.json"}
+        assert 0 < len(kept) < len(whole)
+        assert whole.startswith(kept)
         assert sandbox.delivery_gets(job) == 1
-        part = outcome.bytes_of(f"{name}.part")
-        assert sandbox.archive(job).path.read_bytes().startswith(part)
+
+        subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+        outcome = run(sandbox, small_disk, "fetch", job, "--min-free", min_free)
+        assert_published(outcome, sandbox, job)
+        attempts = outcome.json_of(f"{name}.receipt.json")["attempts"]
+        assert [attempt["resumed_from"] for attempt in attempts] == [0, len(kept)]
 
 
 def test_a_file_size_limit_ends_with_19_and_the_download_goes_on_without_it(tmp_path: Path) -> None:
@@ -298,8 +305,15 @@ PLACES = {
     "unverified": "NAME.unverified",
     "receipt": "NAME.receipt.json",
     "sha1": "NAME.sha1",
+    "rejected": "NAME.rejected",
+    "finding": "NAME.rejected.json",
     "lock": ".restore-fetch-JOB.lock",
 }
+KINDS = (a_file, a_link_to_a_file, a_folder, a_fifo)
+IN_THE_WAY = [
+    *((put, place) for place in PLACES for put in KINDS),
+    *((put, place) for place in ("archive", "part", "lock") for put in (a_link_to_nothing, a_link_to_a_folder)),
+]
 
 
 def _state(place: Path, elsewhere: Path) -> tuple[object, ...]:
@@ -316,16 +330,15 @@ def _state(place: Path, elsewhere: Path) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("ending", PLACES.values(), ids=PLACES.keys())
-@pytest.mark.parametrize("put", [a_file, a_link_to_a_file, a_link_to_nothing, a_link_to_a_folder, a_folder, a_fifo])
-def test_what_is_in_the_way_is_neither_followed_nor_replaced_nor_read(
-    sandbox: Sandbox, tmp_path: Path, put: Any, ending: str
+@pytest.mark.parametrize(("put", "where"), IN_THE_WAY)
+def test_what_is_in_the_way_is_neither_followed_nor_replaced(
+    sandbox: Sandbox, tmp_path: Path, put: Any, where: str
 ) -> None:
     job = sandbox.job_for("one-download")
     change(sandbox, job, polls_until_finished=0)
     folder, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     folder.mkdir()
-    place = folder / ending.replace("NAME", sandbox.file_name(job)).replace("JOB", job)
+    place = folder / PLACES[where].replace("NAME", sandbox.file_name(job)).replace("JOB", job)
     put(place, elsewhere)
     before = _state(place, elsewhere)
     outcome = run(sandbox, folder, "fetch", job)
@@ -335,6 +348,34 @@ def test_what_is_in_the_way_is_neither_followed_nor_replaced_nor_read(
     assert _state(place, elsewhere) == before
     assert outcome.names == {place.name}
     assert sandbox.delivery_gets(job) == 0
+
+
+def test_what_was_left_beside_an_archive_that_was_moved_away_is_not_in_the_way(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    name = sandbox.file_name(sandbox.job_id)
+    run(sandbox, tmp_path / "out", "fetch")
+    (tmp_path / "out" / name).rename(tmp_path / name)
+
+    assert_published(run(sandbox, tmp_path / "out", "fetch"), sandbox, sandbox.job_id)
+    assert sandbox.delivery_gets() == 2
+
+
+def test_with_force_what_is_in_the_way_is_replaced_but_no_link_is_followed(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    folder, name = tmp_path / "out", sandbox.file_name(sandbox.job_id)
+    folder.mkdir()
+    a_file(folder / f"{name}.receipt.json", tmp_path)
+    a_file(folder / f"{name}.sha1", tmp_path)
+    assert_published(run(sandbox, folder, "fetch", "--force"), sandbox, sandbox.job_id)
+
+    (folder / name).unlink()
+    a_link_to_a_file(folder / name, tmp_path / "elsewhere")
+    outcome = run(sandbox, folder, "fetch", "--force")
+    assert outcome.code == 19
+    assert (tmp_path / "elsewhere").read_text() == STRANGERS
+    assert (folder / name).is_symlink()
 
 
 def test_a_folder_that_is_a_link_is_as_good_as_any(sandbox: Sandbox, tmp_path: Path) -> None:
