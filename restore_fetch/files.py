@@ -66,6 +66,7 @@ def make_folder(folder: Path) -> None:
         for place in reversed(missing):
             with contextlib.suppress(FileExistsError):
                 place.mkdir(mode=FOLDER_MODE)
+                place.chmod(FOLDER_MODE)  # a umask may have taken away even the owner's rights
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 

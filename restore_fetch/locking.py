@@ -3,42 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from restore_fetch import files
 from restore_fetch.errors import LockedError
+from restore_fetch.shelf import in_the_way
 
 _POLL_SECONDS = 0.1
 
 
 @contextlib.contextmanager
-def job_lock(folder: Path, job_id: str, wait_seconds: float) -> Iterator[None]:
+def job_lock(
+    folder: Path, job_id: str, wait_seconds: float, on_wait: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
     """Hold the lock of a job in a folder.
 
     Args:
         folder: Where the files go.
         job_id: The restore job.
         wait_seconds: How long to wait for another run.
+        on_wait: Called with a sentence when there is another run to wait for.
 
     Raises:
         LockedError: Another run holds it.
         StorageError: The lock file cannot be made, or something else has its name.
     """
     path = folder / f".restore-fetch-{job_id}.lock"
-    files.require_regular(path)
+    found = files.require_regular(path)
+    if found is not None and found.st_size:  # ours are empty
+        raise in_the_way(path)
     lock = FileLock(path, mode=files.FILE_MODE, poll_interval=_POLL_SECONDS)
+    other = f"another run works on restore job {job_id} in {folder}"
     with files.storage_errors(path, "lock"):
         try:
-            lock.acquire(timeout=wait_seconds)
-        except Timeout as exc:  # it is an OSError, too, and so must not get as far as the translation
+            _acquire(lock, wait_seconds, lambda: on_wait(other))
+        except Timeout as exc:  # which is an OSError, too
             raise LockedError(
-                f"another run works on restore job {job_id} in {folder}",
-                path=path,
-                files="nothing was touched",
-                next_step="let it finish, or use --lock-wait",
+                other, path=path, files="nothing was touched", next_step="let it finish, or use --lock-wait"
             ) from exc
     try:
         yield
@@ -47,3 +51,12 @@ def job_lock(folder: Path, job_id: str, wait_seconds: float) -> Iterator[None]:
         with contextlib.suppress(OSError):
             path.unlink()
         lock.release()
+
+
+def _acquire(lock: FileLock, wait_seconds: float, on_wait: Callable[[], None]) -> None:
+    if wait_seconds > 0:
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=0)
+            return
+        on_wait()
+    lock.acquire(timeout=wait_seconds)

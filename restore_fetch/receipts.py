@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +31,16 @@ def sha1_path(archive: Path) -> Path:
     return archive.with_name(archive.name + SHA1_SUFFIX)
 
 
+def is_checksum(path: Path) -> bool:
+    """Whether a file is such a `.sha1` file as is written here, of whatever archive had this name before.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    name = path.name.removesuffix(SHA1_SUFFIX).encode()
+    return re.fullmatch(rb"[0-9a-f]{40}  %b\n" % re.escape(name), files.read_small(path) or b"") is not None
+
+
 def write_receipt(archive: Path, receipt: Receipt) -> None:
     """Write the `.sha1` file of an archive, and then its receipt: whoever sees the receipt sees all the rest.
 
@@ -38,6 +49,16 @@ def write_receipt(archive: Path, receipt: Receipt) -> None:
     """
     files.write_whole(sha1_path(archive), f"{receipt.sha1}  {archive.name}\n".encode())
     files.write_whole(receipt_path(archive), receipt.to_json())
+
+
+def remove_receipt(archive: Path) -> None:
+    """Remove the receipt of an archive that is no more, and its `.sha1` file.
+
+    Raises:
+        StorageError: One of them cannot be removed.
+    """
+    files.remove(receipt_path(archive))
+    files.remove(sha1_path(archive))
 
 
 def write_rejection(archive: Path, rejection: Rejection) -> None:

@@ -135,18 +135,29 @@ class Shelf:
         """Refuse to start what could not be published.
 
         Raises:
-            StorageError: The name is taken by something that may not be replaced.
+            StorageError: The name, or one that goes with it, is taken by something that may not be replaced.
         """
-        path = self.folder / name
-        if files.require_regular(path) is not None and not replace:
+        archive = self.folder / name
+        receipt, finding = receipts.receipt_path(archive), archive.with_name(name + receipts.REJECTION_SUFFIX)
+        checksum, rejected = receipts.sha1_path(archive), archive.with_name(name + receipts.REJECTED_SUFFIX)
+        there = {path for path in (archive, receipt, checksum, finding, rejected) if files.require_regular(path)}
+        if replace:
+            return
+        if archive in there:
+            raise in_the_way(archive)
+        if receipt in there:
+            self._require_ours(receipt, Receipt)
+        elif checksum in there and not receipts.is_checksum(checksum):
+            raise in_the_way(checksum)
+        if finding in there:
+            self._require_ours(finding, Rejection)
+        elif rejected in there:
+            raise in_the_way(rejected)
+
+    def _require_ours(self, path: Path, kind: type[Receipt] | type[Rejection]) -> None:
+        record = receipts.read_record(path, kind)
+        if record is not None and record.job.id != self.job_id:
             raise in_the_way(path)
-        for suffix in (
-            receipts.RECEIPT_SUFFIX,
-            receipts.SHA1_SUFFIX,
-            receipts.REJECTED_SUFFIX,
-            receipts.REJECTION_SUFFIX,
-        ):
-            files.require_regular(self.folder / (name + suffix))
 
 
 def _touched_since(archive: os.stat_result, receipt: os.stat_result | None) -> bool:

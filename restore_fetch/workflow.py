@@ -171,7 +171,12 @@ class RestoreFetcher:
 
     @contextlib.contextmanager
     def _locked(self, job_id: str) -> Iterator[_Run]:
-        with job_lock(self._options.out_dir, job_id, self._options.lock_wait_seconds):
+        with job_lock(
+            self._options.out_dir,
+            job_id,
+            self._options.lock_wait_seconds,
+            lambda other: self._observer.note("lock-wait", f"{other}; waiting for it"),
+        ):
             yield _Run(job_id, self._clock.now(), Shelf(self._options.out_dir, job_id))
 
     # --- 2: what is here already

@@ -85,11 +85,13 @@ def main(arguments: Sequence[str]) -> int:
     except Stopped as exc:
         code = exc.exit_code
         console.fail(exc, "stopped by a signal; what was downloaded is kept; run the same command again", code)
-    except (KeyboardInterrupt, click.Abort) as exc:
+    except KeyboardInterrupt as exc:
         code = 130
         console.fail(exc, "stopped; what was downloaded is kept; run the same command again", code)
     except Exception as exc:  # noqa: BLE001 - whatever it is, people get one line and scripts get a code
         code = UNEXPECTED
+        if isinstance(exc, click.Abort) and isinstance(exc.__cause__, EOFError):
+            exc = exc.__cause__  # click takes it for a user who closed the input of a prompt; there is none
         if console.verbose > 1:
             console.raw(traceback.format_exc())
         hint = "" if console.verbose > 1 else "; run it again with -vv for the place"
