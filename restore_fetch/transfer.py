@@ -72,6 +72,7 @@ class Transfer:
         cancelled: Callable[[], bool],
     ) -> None:
         self._service = service
+        self._deliveries = deliveries
         self._options = options
         self._patience = patience
         self._observer = observer
@@ -123,6 +124,12 @@ class Transfer:
     def _make_attempts(self, offer: Offer, journal: JournalFile, part: PartFile) -> None:
         def attempt() -> None:
             self.check_budget(offer, journal)
+            if self._deliveries.exposes(offer.source):
+                self._observer.note(
+                    "plain-http",
+                    "the archive comes over plain http: anybody in between can read it, and the key to it",
+                    level="warning",
+                )
             resumed = f", going on from {show_size(part.size)}" if part.size else ""
             self._observer.note("download", f"downloading {journal.archive.name}{resumed}")
             self.asked = True

@@ -252,11 +252,14 @@ class Notes:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.warnings: list[str] = []
         self.messages: list[str] = []
         self.progress: list[tuple[int, int | None]] = []
 
     def note(self, event: str, message: str, *, level: Level = "info") -> None:
         self.events.append(event)
+        if level == "warning":
+            self.warnings.append(event)
         self.messages.append(message)
 
     def waiting(self, what: str, waited_seconds: float) -> None:

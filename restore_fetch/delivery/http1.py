@@ -139,6 +139,15 @@ class DeliveryClient:
             url = target
         raise DownloadRefusedError(f"{url.host} redirects without end", outcome="refused redirect")
 
+    def exposes(self, source: Source) -> bool:
+        """Whether an archive would cross a public network in the clear, because that was allowed.
+
+        Raises:
+            DownloadRefusedError: Its URL is malformed.
+        """
+        url = _parse_url(source.url)
+        return self._allow_http and url.scheme == "http" and not is_private_host(url.host)
+
     def _check_scheme(self, url: httpx.URL) -> None:
         if url.scheme not in ("http", "https") or not url.host:
             raise DownloadRefusedError(
