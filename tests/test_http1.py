@@ -220,6 +220,14 @@ def test_the_header_does_not_come_back_with_a_redirect_that_comes_back() -> None
     assert [AUTH[1] in asked for asked in (*server.heads, *other.heads)] == [True, False, False]
 
 
+def test_the_rest_is_asked_for_behind_a_redirect_too() -> None:
+    with WireServer(says(redirect("/again")), says(ANSWER)) as server:
+        delivery_client().open(Source(server.url()), offset=5, etag='"one"').close()
+    assert [(header_of(asked, "Range"), header_of(asked, "If-Range")) for asked in server.heads] == [
+        ("bytes=5-", '"one"')
+    ] * 2
+
+
 def test_another_name_of_the_same_machine_is_another_origin() -> None:
     with WireServer(says(b""), says(ANSWER)) as server:
         server._scripts = (says(redirect(server.url("/x").replace("127.0.0.1", "localhost"))), says(ANSWER))

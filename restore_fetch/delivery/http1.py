@@ -291,14 +291,13 @@ def _join(url: httpx.URL, location: str) -> httpx.URL:
 
 
 def _checked(url: httpx.URL) -> httpx.URL:
-    """The URL, when what httpx looks at late makes sense, too.
+    """The URL, when the parts that httpx decodes or bounds only later make sense, too.
 
     Raises:
-        ValueError: Its host cannot be decoded, or its port is none.
+        ValueError: Its host cannot be decoded or shown, or there is no such port.
     """
-    url.host.encode("utf-8")
-    if (url.port or 0) > _LAST_PORT:
-        raise ValueError("there is no such port")
+    if not url.host.isprintable() or (url.port or 0) > _LAST_PORT:
+        raise ValueError("there is no such host or port")
     return url
 
 
