@@ -178,7 +178,7 @@ WRONG_RESTS = {
     "from elsewhere": rest(HERE - 1),
     "from the start": rest(0),
     "behind what is here": rest(HERE + 1),
-    "of another length": rest(total=len(ARCHIVE) + 1),
+    "of another length": rest(body=ARCHIVE[HERE:] + b"!", total=len(ARCHIVE) + 1),
     "not to the end": rest(**{"Content-Range": f"bytes {HERE}-{HERE + 9}/{len(ARCHIVE)}"}),
     "of unknown length": rest(**{"Content-Range": f"bytes {HERE}-{len(ARCHIVE) - 1}/*"}),
     "body of another length": rest(body=ARCHIVE[HERE:] + b"!"),

@@ -227,8 +227,11 @@ def test_an_archive_that_crosses_a_public_network_in_the_clear_is_warned_of(
 
 
 def test_it_is_refused_and_not_only_warned_of_where_it_was_not_allowed(tmp_path: Path, clock: ManualClock) -> None:
+    notes = Notes()
+    service = FakeService(f"http://example.com/{NAME}", None, clock)
     with pytest.raises(DownloadRefusedError, match="--allow-http"):
-        fetch(FakeService(f"http://example.com/{NAME}", None, clock), tmp_path, clock, retries=3)
+        fetcher(service, options(tmp_path, retries=3), clock, observer=notes).fetch(JOB_ID)
+    assert notes.warnings == ["attempt-failed"]
 
 
 NOT_FOR_THE_SERVICE_TO_SET = [
