@@ -189,9 +189,13 @@ class Desk:
     @property
     def outcomes(self) -> list[str | None]:
         """How each attempt ended, by the journal on disk."""
+        return [attempt.outcome for attempt in self.on_disk().state.attempts]
+
+    def on_disk(self) -> JournalFile:
+        """The journal as another process would read it."""
         read = JournalFile.at(self.journal.path.parent, NAME)
         assert read is not None
-        return [attempt.outcome for attempt in read.state.attempts]
+        return read
 
 
 # --- a whole walk ----------------------------------------------------------------------------------------

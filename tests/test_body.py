@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restore_fetch.delivery import Source
@@ -84,6 +84,7 @@ def test_framing_may_be_split_at_every_byte() -> None:
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_any_chunks_in_any_pieces_give_the_same_bytes(data: st.DataObject) -> None:
     payload = data.draw(st.binary(max_size=300))
     wire, place = b"", 0
@@ -229,6 +230,7 @@ def test_malformed_chunks_are_refused(name: str, size: int) -> None:
 
 
 @given(st.binary(max_size=60))
+@settings(deadline=None)
 def test_no_rubbish_in_place_of_chunks_ends_cleanly_or_unexpectedly(rubbish: bytes) -> None:
     try:
         received = read_all(fake_body(CHUNKED, rubbish))

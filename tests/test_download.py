@@ -238,6 +238,31 @@ def test_a_file_that_is_here_to_its_last_byte_is_finished_by_an_unsatisfied_rang
     assert desk.journal.state.total_bytes == len(ARCHIVE)
 
 
+@pytest.mark.parametrize("size", [100, len(ARCHIVE)])
+def test_an_unsatisfied_range_of_another_length_finishes_nothing(size: int, desk: Desk) -> None:
+    desk.keeps(ARCHIVE[:HERE], etag=ETAG, total_bytes=None)
+    answer = head("416 Range Not Satisfiable", {"Content-Range": f"bytes */{size}"})
+    with WireServer(says(answer)) as server, pytest.raises(DownloadInterruptedError):
+        desk.attempt(server.url())
+    assert desk.outcomes == ["wrong range"]
+    assert not is_whole(desk.journal, HERE)
+
+
+def test_what_was_flushed_of_other_bytes_is_forgotten_before_new_ones_are_written(halfway: Desk) -> None:
+    """Or a power cut during the new ones would make a mixture of both look believable."""
+    halfway.journal.update(durable_bytes=HERE, boot_id="another-boot")
+    seen: list[tuple[int, str | None]] = []
+
+    def look(received: int, total: int | None) -> None:
+        state = halfway.on_disk().state
+        seen.append((state.durable_bytes, state.etag))
+
+    halfway._downloader._on_progress = look
+    with WireServer(says(with_length(ARCHIVE, headers={"ETag": '"two"'}))) as server:
+        halfway.attempt(server.url())
+    assert seen[0] == (0, '"two"')
+
+
 def test_an_unsatisfied_range_of_other_bytes_finishes_nothing(desk: Desk) -> None:
     desk.keeps(ARCHIVE, etag=ETAG, total_bytes=None)
     answer = head("416 Range Not Satisfiable", {"Content-Range": f"bytes */{len(ARCHIVE)}", "ETag": '"two"'})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restore_fetch.delivery.guards import RateLimit, StallGuard
@@ -63,6 +63,7 @@ def test_a_rate_of_nothing_still_ends_a_delivery_that_says_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 20.0), st.integers(0, 200_000)), max_size=60))
+@settings(deadline=None)
 def test_a_stall_is_told_only_when_too_little_came_and_always_when_nothing_did(
     arrivals: list[tuple[float, int]],
 ) -> None:
