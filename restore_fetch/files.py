@@ -41,7 +41,7 @@ def storage_errors(path: Path, doing: str, *, files: str = "") -> Iterator[None]
     try:
         yield
     except OSError as exc:
-        reason = os.strerror(exc.errno) if exc.errno else str(exc)
+        reason = exc.strerror or str(exc)
         raise StorageError(
             f"cannot {doing} {path}: {reason}",
             path=path,

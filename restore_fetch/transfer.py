@@ -10,7 +10,7 @@ from typing import Protocol
 from restore_fetch import files, rules
 from restore_fetch.clock import Clock
 from restore_fetch.delivery import DeliveryClient, Downloader, JournalFile, PartFile
-from restore_fetch.delivery.download import is_whole, trusted_bytes
+from restore_fetch.delivery.download import is_strong, is_whole, trusted_bytes
 from restore_fetch.delivery.guards import RateLimit
 from restore_fetch.delivery.pipeline import Bounds
 from restore_fetch.errors import (
@@ -72,9 +72,11 @@ class Transfer:
         cancelled: Callable[[], bool],
     ) -> None:
         self._service = service
+        self._deliveries = deliveries
         self._options = options
         self._patience = patience
         self._observer = observer
+        self._cancelled = cancelled
         self._downloader = Downloader(
             deliveries,
             Bounds(options.min_rate, options.stall_seconds, limit, options.max_bytes),
@@ -104,7 +106,7 @@ class Transfer:
         """
         with PartFile(journal.part, min_free_bytes=self._options.min_free_bytes) as part:
             trusted = trusted_bytes(journal, part.stored_bytes())
-            if trusted and journal.state.etag is not None:
+            if trusted and is_strong(journal.state.etag):
                 _take_up(part, trusted, self._observer)
             self._make_attempts(offer, journal, part)
             self._observer.note("received", f"{show_size(part.size)} received; flushing them to the disk")
@@ -122,6 +124,12 @@ class Transfer:
     def _make_attempts(self, offer: Offer, journal: JournalFile, part: PartFile) -> None:
         def attempt() -> None:
             self.check_budget(offer, journal)
+            if self._deliveries.exposes(offer.source):
+                self._observer.note(
+                    "plain-http",
+                    "the archive comes over plain http: anybody in between can read it, and the key to it",
+                    level="warning",
+                )
             resumed = f", going on from {show_size(part.size)}" if part.size else ""
             self._observer.note("download", f"downloading {journal.archive.name}{resumed}")
             self.asked = True
@@ -129,6 +137,11 @@ class Transfer:
                 self._downloader.attempt(offer.source, part, journal)
             except DownloadInterruptedError as exc:
                 self._observer.note("attempt-failed", f"attempt failed: {exc.what}", level="warning")
+                if self._cancelled():
+                    # Nobody waits for another attempt, and it would use up a download.
+                    raise DownloadRefusedError(
+                        exc.what, outcome=exc.outcome, status=exc.status, received_bytes=exc.received_bytes
+                    ) from exc
                 raise
 
         def before_next() -> None:
@@ -143,9 +156,11 @@ class Transfer:
                 # The URL no longer works; the job itself can say why. An error from it is the better one.
                 with contextlib.suppress(ServiceUnavailableError):
                     self._look_again(journal)
-            raise _with_files(exc, journal, part) from exc
+            _add_files(exc, journal, part)
+            raise
         except RestoreFetchError as exc:
-            raise _with_files(exc, journal, part) from exc
+            _add_files(exc, journal, part)
+            raise
 
     def _look_again(self, journal: JournalFile) -> Offer:
         """Look at the job again, before another download is used up."""
@@ -191,10 +206,13 @@ def _seal(part: PartFile, journal: JournalFile) -> Whole:
     return Whole(journal.part, part.size, digest)
 
 
-def _with_files(exc: RestoreFetchError, journal: JournalFile, part: PartFile) -> RestoreFetchError:
+def _add_files(exc: RestoreFetchError, journal: JournalFile, part: PartFile) -> None:
     if not exc.files:
         exc.files = f"{part.size} bytes are kept in {journal.part.name}" if part.size else "nothing was kept"
     if not exc.next_step:
-        goes_on = "it goes on from there" if journal.state.etag else "it starts the download over"
+        goes_on = (
+            "it goes on from there"
+            if part.size and is_strong(journal.state.etag)
+            else "it starts the download over"
+        )
         exc.next_step = f"run the same command again: {goes_on}"
-    return exc

@@ -185,7 +185,7 @@ class ChunkedBody:
             if self._trailers > _MOST_TRAILERS:
                 raise self._malformed("trailers without end")
         else:
-            size = bytes(array[place:line_end]).partition(b";")[0].strip(b" \t")
+            size = bytes(array[place:line_end]).partition(b";")[0].rstrip(b" \t")
             if not _CHUNK_SIZE.match(size):
                 raise self._malformed("a chunk without a size")
             self._missing = int(size, 16)

@@ -76,7 +76,7 @@ class Downloader:
             ConfigurationError: A proxy of the environment cannot be used.
             StorageError: The disk refuses.
         """
-        if journal.state.etag is None:
+        if not is_strong(journal.state.etag):
             part.start_over()  # without a strong validator nobody can say that the rest belongs to these bytes
         part.check_room()
         begun = Attempt(started=self._clock.now(), resumed_from=part.size)
@@ -243,8 +243,13 @@ def _check_content(response: Response) -> None:
 
 def _strong_etag(response: Response) -> str | None:
     """The entity tag, when it can vouch for bytes (RFC 9110, section 8.8.3)."""
-    etag = response.headers.get("etag", "")
-    return etag if _STRONG_ETAG.match(etag) else None
+    etag = response.headers.get("etag")
+    return etag if is_strong(etag) else None
+
+
+def is_strong(etag: str | None) -> bool:
+    """Whether an entity tag can vouch for bytes; one in a journal may have been edited by hand."""
+    return etag is not None and _STRONG_ETAG.match(etag) is not None
 
 
 def trusted_bytes(journal: JournalFile, stored: int) -> int:

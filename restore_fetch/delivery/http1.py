@@ -29,6 +29,7 @@ _CONNECT_SECONDS = 30.0
 _HEAD_RECEIVE_BYTES = 16 * 1024
 _RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 _MOST_REDIRECTS = 5
+_LAST_PORT = 65535
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REAL_TIME = SystemClock()  # a socket's time limits know no other
 
@@ -52,7 +53,7 @@ class Response:
 
     Attributes:
         status: The HTTP status.
-        headers: The headers, names in lower case; of a repeated one the last.
+        headers: The headers, names in lower case; the values of a repeated one joined with commas.
         leftover: The first bytes of the body, received along with the head.
         sock: Where the rest comes from. Whoever holds the response closes it.
         host: Who answered, for people.
@@ -119,6 +120,12 @@ class DeliveryClient:
             except DownloadInterruptedError as exc:
                 exc.sent = exc.sent or hop > 0  # whoever redirected has seen the request, and may have counted it
                 raise
+            except ConfigurationError as exc:
+                if hop == 0:
+                    raise
+                raise DownloadRefusedError(
+                    f"{exc.what}, and the delivery redirects to where it is needed", outcome="refused redirect"
+                ) from exc
             if response.status not in _REDIRECTS or "location" not in response.headers:
                 return response
             response.close()
@@ -131,6 +138,15 @@ class DeliveryClient:
                 auth = None
             url = target
         raise DownloadRefusedError(f"{url.host} redirects without end", outcome="refused redirect")
+
+    def exposes(self, source: Source) -> bool:
+        """Whether an archive would cross a public network in the clear, because that was allowed.
+
+        Raises:
+            DownloadRefusedError: Its URL is malformed.
+        """
+        url = _parse_url(source.url)
+        return self._allow_http and url.scheme == "http" and not is_private_host(url.host)
 
     def _check_scheme(self, url: httpx.URL) -> None:
         if url.scheme not in ("http", "https") or not url.host:
@@ -196,7 +212,11 @@ class DeliveryClient:
             ) from exc
         except OSError as exc:
             raise DownloadInterruptedError(f"{host} broke off: {_reason(exc)}", outcome="no answer") from exc
-        headers = {name.decode("ascii"): plain(value.decode("latin-1")) for name, value in event.headers}
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in event.headers:
+            name, value = raw_name.decode("ascii"), plain(raw_value.decode("latin-1"))
+            # None of them may hide behind another of its name (RFC 9110, section 5.3).
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return Response(event.status_code, headers, connection.trailing_data[0], sock, host)
 
     def _connect(self, url: httpx.URL, proxy: httpx.URL | None, host: str) -> socket.socket:
@@ -258,16 +278,27 @@ def _seconds_left(deadline: float) -> float:
 
 def _parse_url(text: str) -> httpx.URL:
     try:
-        return httpx.URL(text)
+        return _checked(httpx.URL(text))
     except (httpx.InvalidURL, ValueError) as exc:
         raise DownloadRefusedError("the delivery's URL is malformed", outcome="refused URL", sent=False) from exc
 
 
 def _join(url: httpx.URL, location: str) -> httpx.URL:
     try:
-        return url.join(location)
+        return _checked(url.join(location))
     except (httpx.InvalidURL, ValueError) as exc:
         raise DownloadRefusedError(f"{url.host} redirects to no URL", outcome="refused redirect") from exc
+
+
+def _checked(url: httpx.URL) -> httpx.URL:
+    """The URL, when the parts that httpx decodes or bounds only later make sense, too.
+
+    Raises:
+        ValueError: Its host cannot be decoded or shown, or there is no such port.
+    """
+    if not url.host.isprintable() or (url.port or 0) > _LAST_PORT:
+        raise ValueError("there is no such host or port")
+    return url
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int]:
@@ -285,7 +316,7 @@ def _proxy_for(url: httpx.URL) -> httpx.URL | None:
     if not text or urllib.request.proxy_bypass(url.netloc.decode("ascii")):
         return None
     try:
-        proxy = httpx.URL(text if "://" in text else f"http://{text}")
+        proxy = _checked(httpx.URL(text if "://" in text else f"http://{text}"))
     except (httpx.InvalidURL, ValueError) as exc:
         raise ConfigurationError("the proxy named in the environment is no URL") from exc
     if proxy.scheme != "http" or not proxy.host:
