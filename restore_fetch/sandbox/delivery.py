@@ -160,10 +160,15 @@ class DeliveryHandler(WireHandler):
         self.close_connection = self.close_connection or cut or scenario.framing == "close"
         try:
             with span.archive.path.open("rb") as file:
-                if scenario.framing == "chunked":
-                    self._send_chunks(file, span, stop, job)
-                else:
-                    self._send_plain(file, span, stop, job)
+                try:
+                    if scenario.framing == "chunked":
+                        self._send_chunks(file, span, stop, job)
+                    else:
+                        self._send_plain(file, span, stop, job)
+                except OSError:
+                    # The client hung up. What it has may be gone on from, so it counts; never the last byte.
+                    self.server.service.sent(job, span.archive, span.start, min(file.tell(), span.stop - 1))
+                    raise
         except OSError:
             self.close_connection = self.cut_short = True
             return False
