@@ -10,7 +10,9 @@ for each thread apart, and only one thread touches a path at a time.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -22,12 +24,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from restore_fetch.cli.main import main as restore_fetch
 from restore_fetch.sandbox import SCENARIOS, Sandbox, Scenario
 
 STORAGE = 19
@@ -176,6 +179,12 @@ class Tally:
     false_successes: int = 0
     wasted: int = 0
 
+    def add(self, code: int, right: bool) -> None:
+        """Count a run that ended with this code, and whether the final name holds the archive now."""
+        self.runs += 1
+        self.successes += code == 0
+        self.false_successes += code == 0 and not right
+
 
 class Workshop:
     """A sandbox, and a folder for the cases that are run against it.
@@ -286,15 +295,19 @@ class Case:
             process.kill()
             process.communicate()
             raise
-        tally = self.workshop.tally
-        tally.runs += 1
-        if process.returncode == 0:
-            tally.successes += 1
-            tally.false_successes += not self.is_right()
+        self.workshop.tally.add(process.returncode, self.is_right())
         return Run(process.returncode, out, err, seconds=time.monotonic() - began)
 
     def run(self, *before: str, command: Sequence[str] | None = None) -> Run:
         return self.wait(self.start(*before, command=command))
+
+    def run_here(self) -> Run:
+        """Run the same command in this process, which is much faster."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = restore_fetch(self.command()[3:])
+        self.workshop.tally.add(code, self.is_right())
+        return Run(code, out.getvalue(), err.getvalue())
 
     def traced(self, *, only: Path | None = None, inject: str | None = None, everything: bool = False) -> Run:
         """Run under strace.
@@ -452,6 +465,36 @@ def prepare_publication(case: Case) -> None:
     run = case.inject(Point("rename", ".part", 1), "signal=KILL")
     assert run.code == KILLED
     assert case.journal()["state"] == "publishing"
+
+
+def power_cuts(case: Case) -> list[Path]:
+    """Let a run be, and return every state of its folder that a power cut on its way could have left."""
+    states = case.folder / "states"
+    command = case.command()
+    module = command.index("restore_fetch")
+    recorder = [sys.executable, str(Path(__file__).with_name("power_cuts.py")), str(case.out_dir), str(states)]
+    run = case.run(command=[*recorder, *command[module + 1 :]])
+    assert run.code == 0, run.err
+    return sorted(states.iterdir())
+
+
+def wrong_after_power_cut(case: Case, state: Path, run: Callable[[], Run]) -> list[str]:
+    """Put a state in the place of the folder, as a machine finds it when it starts again, and run once more."""
+    shutil.rmtree(case.out_dir, ignore_errors=True)
+    shutil.copytree(state, case.out_dir)
+    journal = case.file(".part.json")
+    if journal.is_file():
+        journal.write_bytes(re.sub(rb'"boot_id": "[^"]*"', b'"boot_id": "an earlier one"', journal.read_bytes()))
+    proven = case.journal().get("state") in ("whole", "publishing") or case.file(".receipt.json").exists()
+    gets = case.gets
+    again = run()
+    wrong = case.wrong_after(again)
+    if again.code != 0:
+        return [*wrong, f"exit {again.code}: {again.err.strip().splitlines()[-1:]}"]
+    if case.gets - gets > (0 if proven else 1):
+        case.workshop.tally.wasted += 1
+        wrong.append(f"{case.gets - gets} requests for an archive {'that was proven' * proven}")
+    return wrong + case.wrong_when_verified(again)
 
 
 def points_of(case: Case, calls: Sequence[Call]) -> list[Point]:

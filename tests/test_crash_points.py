@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,9 +22,11 @@ from tests.crash_support import (
     cut_short,
     parse_trace,
     points_of,
+    power_cuts,
     prepare_part,
     prepare_publication,
     why_no_strace,
+    wrong_after_power_cut,
     wrong_order,
 )
 
@@ -154,6 +157,18 @@ def test_a_write_that_claims_more_than_it_did_is_never_verified(workshop: Worksh
     run = case.inject(Point("write", ending, 1), "retval=100")
     assert case.wrong_after_error(run) == []
     assert case.finish() == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it reads what a descriptor holds in /proc")
+@pytest.mark.parametrize("scenario", ["normal", "chunked"])
+def test_whatever_a_power_cut_leaves_the_next_run_ends_verified(workshop: Workshop, scenario: str) -> None:
+    case = workshop.case(scenario)
+    states = power_cuts(case)
+    assert len(states) > 30
+    assert {state.name: wrong_after_power_cut(case, state, case.run_here) for state in states} == {
+        state.name: [] for state in states
+    }
+    case.close()
 
 
 def test_writes_that_take_only_a_part_are_gone_on_with(workshop: Workshop) -> None:
