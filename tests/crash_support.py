@@ -33,6 +33,7 @@ from typing import Self
 from restore_fetch.cli.main import main as restore_fetch
 from restore_fetch.sandbox import SCENARIOS, Sandbox, Scenario
 
+UNVERIFIED = 18
 STORAGE = 19
 KILLED = -signal.SIGKILL
 DEADLINE_SECONDS = 180.0
@@ -239,7 +240,7 @@ class Case:
         self.folder = folder
         self.out_dir = folder / "out"
         self.folder.mkdir()
-        self._options = options
+        self.options = options
         sandbox = workshop.sandbox
         self.name = sandbox.file_name(job_id)
         self.final = self.out_dir / self.name
@@ -273,7 +274,7 @@ class Case:
             *("--base-url", sandbox.base_url, "--project-id", sandbox.project_id, "--cluster", sandbox.cluster),
             *("--public-key", sandbox.public_key, "--private-key-file", str(self.workshop.key_file)),
             *("--out-dir", str(self.out_dir), "--poll-interval", "0.05s", "--min-free", "0"),
-            *("--hash-wait", "30s", *self._options),
+            *("--hash-wait", "30s", *self.options),
         ]
 
     def start(self, *before: str, command: Sequence[str] | None = None) -> subprocess.Popen[str]:
@@ -458,6 +459,14 @@ def prepare_part(case: Case) -> None:
     run = case.inject(Point("write", ".part", 2), "signal=KILL")
     assert run.code == KILLED
     assert 0 < case.part.stat().st_size < case.archive.size
+
+
+def prepare_unverified(case: Case) -> None:
+    """Leave an archive that is whole, with its hash not published yet."""
+    case.options = ("--hash-wait", "0")
+    run = case.run()
+    assert run.code == UNVERIFIED, run.err
+    case.options = ()
 
 
 def prepare_publication(case: Case) -> None:

@@ -1,4 +1,4 @@
-"""The lock for development: it pins what the project asks for, within its own bounds, and is used when asked for."""
+"""The lock for development: it pins what the project asks for, within its bounds, and is used when asked for."""
 
 from __future__ import annotations
 
