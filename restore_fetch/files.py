@@ -166,6 +166,8 @@ def write_whole(path: Path, content: bytes) -> None:
             try:
                 os.fchmod(descriptor, FILE_MODE)
                 write_all(descriptor, memoryview(content))
+                if os.fstat(descriptor).st_size != len(content):  # the name must never hold less
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

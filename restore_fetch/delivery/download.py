@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -18,6 +19,7 @@ from restore_fetch.errors import (
     DownloadInterruptedError,
     DownloadRefusedError,
     RestoreFetchError,
+    StorageError,
 )
 from restore_fetch.records import COMPLETE, NOT_SENT, Attempt
 from restore_fetch.rules import retry_after_seconds
@@ -84,6 +86,7 @@ class Downloader:
         outcome = "interrupted"
         try:
             self._transfer(source, part, journal)
+            _check_stored(part, journal)
             outcome = COMPLETE
         except DownloadError as exc:
             outcome = NOT_SENT if isinstance(exc, DownloadInterruptedError) and not exc.sent else exc.outcome
@@ -204,6 +207,20 @@ def _wrong_range(response: Response, journal: JournalFile) -> DownloadInterrupte
         outcome="wrong range",
         status=response.status,
         files="the next attempt starts over",
+    )
+
+
+def _check_stored(part: PartFile, journal: JournalFile) -> None:
+    """Refuse a file that is shorter than what was written to it: its hash is that of the bytes received."""
+    if part.stored_bytes() >= part.size:
+        return
+    journal.update(etag=None)  # nobody knows which are missing: these are no beginning to go on from
+    raise StorageError(
+        f"{part.path} is shorter than what was written to it: the disk, or another program, lost some of it",
+        path=part.path,
+        errno=errno.EIO,
+        files="what is left of it cannot be gone on from",
+        next_step="check the disk, then run the same command again: it starts the download over",
     )
 
 
