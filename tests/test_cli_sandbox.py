@@ -42,7 +42,10 @@ def _serving(*options: object) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         finally:
             process.send_signal(signal.SIGTERM)
-            rest, said = process.communicate(timeout=PATIENCE_SECONDS)
+            try:
+                rest, said = process.communicate(timeout=PATIENCE_SECONDS)
+            finally:
+                process.kill()
     assert process.returncode == 0, said
     assert not rest, "one line on stdout, and no more"
     assert "Traceback" not in said
@@ -138,7 +141,7 @@ def test_a_scenario_chosen_is_played_by_job_id(
     def stop_at_once() -> None:
         raise Stopped(signal.SIGINT)
 
-    monkeypatch.setattr(signal, "pause", stop_at_once)
+    monkeypatch.setattr("restore_fetch.cli.sandbox._serve_until_stopped", stop_at_once)
     ran = run_here(capsys, "sandbox", "--scenario", name, "--size", "16KiB")
     ready = json.loads(ran.out)
     assert ran.code == 0
