@@ -76,6 +76,13 @@ def test_the_ready_line_is_all_that_a_client_needs(tmp_path: Path) -> None:
     assert (tmp_path / ran.out.strip()).is_file()
 
 
+def test_a_stopped_sandbox_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with _serving():
+        assert list(tmp_path.iterdir()), "its archives are somewhere while it serves"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_port_can_be_chosen() -> None:
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
