@@ -120,7 +120,8 @@ def _for(sandbox: Sandbox, text: str) -> str:
 
 def test_every_block_of_commands_says_how_it_is_tested() -> None:
     assert len(re.findall(r"^```(?:sh|console|bash)$", _TEXT, re.MULTILINE)) == len(_BLOCKS)
-    assert {block.kind for block in _BLOCKS} == {"clone", "service", "archive", "ops-manager", "alone", "session"}
+    kinds = {"clone", "service", "archive", "ops-manager", "alone", "curl", "session"}
+    assert {block.kind for block in _BLOCKS} == kinds
 
 
 @pytest.mark.parametrize("block", _of_kind("clone"))
@@ -168,6 +169,21 @@ def test_commands_for_an_ops_manager_work(block: Block, place: Path) -> None:
         variables = {name: value for name, value in connection_variables(sandbox).items() if name in keys}
         ran = _bash(place, _for(sandbox, block.text), variables)
     assert ran.code == 0, ran.out
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("block", _of_kind("curl"))
+def test_the_documented_request_works(block: Block, place: Path) -> None:
+    with Sandbox(size_bytes=16 * 1024, polls=0) as sandbox:
+        variables = connection_variables(sandbox) | {
+            "RESTORE_FETCH_PROJECT_ID": sandbox.project_id,
+            "RESTORE_FETCH_PUBLIC_KEY": sandbox.public_key,
+            "NO_PROXY": "*",
+        }
+        ran = _bash(place, _for(sandbox, block.text), variables)
+    assert ran.code == 0, ran.out
+    assert "200 OK" in ran.out
+    assert f'"id": "{sandbox.job_id}"' in re.sub(r'" *: *"', '": "', ran.out)
 
 
 @pytest.mark.parametrize("block", _of_kind("alone"))
@@ -298,6 +314,21 @@ def test_each_row_of_the_runbook_is_what_is_seen(
     described = {name.strip("`").replace("NAME", "") for name, _ in _table("test: files")}
     for path in out_dir.glob("*"):
         assert path.name.partition(".tar.gz")[2] in described
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row[0].strip("`")) for row in _table("test: warnings")])
+def test_each_warning_of_the_runbook_is_seen_in_a_run_that_succeeds(
+    row: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen, scenario = row[0].strip("`"), row[2].strip("`")
+    with Sandbox(size_bytes=64 * 1024, polls=0) as sandbox:
+        if not scenario:
+            sandbox.set_clock_offset(-3600)
+        job = sandbox.job_for(scenario or "normal")
+        options = (*FAST, "--hash-wait", "30s", "--out-dir", tmp_path / "here")
+        ran = run_here(capsys, "fetch", job, *connection_flags(sandbox, tmp_path), *options)
+    assert ran.code == 0, ran.err
+    assert f"\nwarning: {seen}" in "\n" + ran.err
 
 
 def test_every_kind_of_file_in_the_table_is_one_that_a_run_leaves(
