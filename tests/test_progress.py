@@ -82,6 +82,19 @@ def test_without_a_total_there_is_no_share_and_no_time_left(
     assert "<" not in terminal.shown
 
 
+def test_a_total_that_becomes_known_is_shown_and_one_that_is_not_any_more_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, clock: ManualClock
+) -> None:
+    with _terminal(monkeypatch, clock) as terminal, Progress(Console(), monotonic=clock.monotonic) as progress:
+        for done, total in ((0, None), (10, 40), (20, None)):
+            progress.downloading(done * _MIB, total and total * _MIB)
+            clock.advance(10)
+    _, without, known, unknown, *_ = terminal.shown.split("\r")
+    assert "%" not in without
+    assert "25%|" in known
+    assert "20.0MB [" in unknown
+
+
 def test_a_resumed_download_starts_where_it_left_off(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> None:
     with _terminal(monkeypatch, clock) as terminal, Progress(Console(), monotonic=clock.monotonic) as progress:
         progress.downloading(20 * _MIB, 40 * _MIB)
