@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         console.raw(exc.format_message())
         return USAGE
     except click.ClickException as exc:
-        return _fail_usage(console, exc)
+        return _fail_usage(console, exc, arguments)
     except RestoreFetchError as exc:
         code = exit_code_of(exc)
         console.fail(exc, str(exc), code)
@@ -99,10 +99,15 @@ def main(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _fail_usage(console: Console, exc: click.ClickException) -> int:
+def _fail_usage(console: Console, exc: click.ClickException, arguments: Sequence[str]) -> int:
     context = getattr(exc, "ctx", None)
-    path = context.command_path if context is not None else PROGRAM
+    command = next((argument for argument in arguments if argument in _COMMANDS), "")
+    path = context.command_path if context is not None else f"{PROGRAM} {command}".rstrip()
     message = exc.format_message().rstrip(".")
+    param = getattr(exc, "param", None)
+    if context is not None and param is not None:
+        from_environment = context.get_parameter_source(param.name) is click.core.ParameterSource.ENVIRONMENT
+        message += f" (from {param.envvar})" if from_environment else ""
     console.fail(exc, f"{message}; see {path} --help", USAGE)
     return USAGE
 

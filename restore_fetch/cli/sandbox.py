@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
+import time
 from pathlib import Path
 
 import click
@@ -14,6 +14,7 @@ from restore_fetch.cli.options import DURATION, FILE, SIZE, common_options, opti
 from restore_fetch.cli.signals import Stopped
 
 CODES = (19,)
+_GLANCE_SECONDS = 0.2
 
 
 @click.command("sandbox", epilog=epilog(*CODES))
@@ -85,8 +86,14 @@ def command(
         # Its keys are the sandbox's own, made up for this run: they are meant to be read.
         click.echo(json.dumps(sandbox.description()))
         console.note("ready", "serving until stopped (Ctrl-C)")
-        signal.pause()
+        _serve_until_stopped()
     except Stopped:
         console.note("stopped", "stopped")
     finally:
         sandbox.stop()
+
+
+def _serve_until_stopped() -> None:
+    # signal.pause() would sleep through a signal that comes in the moment before it.
+    while True:
+        time.sleep(_GLANCE_SECONDS)
