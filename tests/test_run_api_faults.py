@@ -257,7 +257,6 @@ _NONSENSE = {
     "an empty object": answers(b"{}"),
     "half a document": lambda stage: answers(json.dumps(stage.document()).encode()[:200])(stage),
     "two documents": lambda stage: answers(json.dumps(stage.document()).encode() * 2)(stage),
-    "a byte order mark": lambda stage: answers(b"\xef\xbb\xbf" + json.dumps(stage.document()).encode())(stage),
     "not UTF-8": answers(b'{"id": "\xff\xfe"}'),
     "an element twice": lambda stage: answers(
         b'{"statusName": "FINISHED",' + json.dumps(stage.document()).encode()[1:]
@@ -267,9 +266,6 @@ _NONSENSE = {
         json.dumps(stage.document()).encode()[:-1] + b', "x": ' + _DEEP + b"}"
     )(stage),
     "a number of 5,000 digits": answers(b'{"id": ' + b"9" * 5000 + b"}"),
-    "not a number": lambda stage: answers(
-        json.dumps(stage.document()).replace('"expirationHours": 24', '"expirationHours": NaN').encode()
-    )(stage),
     "a gzip bomb": answers(gzip.compress(bytes(5_000_000)), headers={"Content-Encoding": "gzip"}),
     "gzip": lambda stage: answers(
         gzip.compress(json.dumps(stage.document()).encode()), headers={"Content-Encoding": "gzip"}
@@ -286,7 +282,6 @@ _WRONG_TYPES: Mapping[str, Mapping[str, Any]] = {
     "hashes holds a string": {"hashes": [SHA1]},
     "created is no date": {"created": "yesterday"},
     "created is beyond time": {"created": "9999-12-31T23:59:59-23:59"},
-    "a lone surrogate": {"clusterName": "\ud800"},
 }
 
 
@@ -345,6 +340,15 @@ def test_a_job_with_nothing_but_what_is_needed_is_fetched(fetch: Callable[..., O
 def test_nulls_and_unknown_elements_are_no_nonsense(fetch: Callable[..., Outcome]) -> None:
     nulls = {"batchId": None, "created": None, "timestamp": None, "links": None, "masterKeyUUID": None, "new": [{}]}
     with Stage(looks=(_changed(nulls),)) as stage:
+        outcome = fetch(stage)
+
+    assert verified(outcome)
+
+
+def test_a_byte_order_mark_is_overlooked(fetch: Callable[..., Outcome]) -> None:
+    with Stage(
+        looks=(lambda stage: answers(b"\xef\xbb\xbf" + json.dumps(stage.document()).encode())(stage),)
+    ) as stage:
         outcome = fetch(stage)
 
     assert verified(outcome)
@@ -421,7 +425,9 @@ def test_a_connection_kept_alive_and_closed_meanwhile_is_not_noticed(fetch: Call
     assert verified(outcome)
 
 
-@pytest.mark.parametrize("host", ["http://127.0.0.1:{port}", "https://127.0.0.1:{port}", "https://no-such-host.invalid"])
+@pytest.mark.parametrize(
+    "host", ["http://127.0.0.1:{port}", "https://127.0.0.1:{port}", "https://no-such-host.invalid"]
+)
 def test_an_api_out_of_reach_is_asked_until_the_deadline(host: str, fetch: Callable[..., Outcome]) -> None:
     base_url = host.format(port=unused_port())
     with Stage() as stage:
@@ -536,14 +542,6 @@ def test_a_finished_job_that_is_in_progress_again_costs_no_further_download(fetc
     assert nothing_published(outcome)
 
 
-def test_an_id_in_capital_letters_is_the_same_job(fetch: Callable[..., Outcome]) -> None:
-    """Also for the next run, which must find what the first one left."""
-    with Stage(changes={"id": JOB.upper(), "groupId": Stage.project_id.upper()}) as stage:
-        assert verified(fetch(stage))
-        assert verified(fetch(stage))
-        assert stage.gets == 1
-
-
 # --- A9 and A10: time ----------------------------------------------------------------------------------------
 
 
@@ -562,7 +560,7 @@ faketime = pytest.mark.skipif(shutil.which("faketime") is None, reason="the comm
 
 
 def _library_of_faketime() -> str:
-    done = subprocess.run(["faketime", "now", "env"], capture_output=True, text=True, check=True)  # noqa: S607
+    done = subprocess.run(["faketime", "now", "env"], capture_output=True, text=True, check=True)
     return next(line.partition("=")[2] for line in done.stdout.splitlines() if line.startswith("LD_PRELOAD="))
 
 

@@ -314,7 +314,9 @@ def test_a_changed_archive_is_never_mixed_with_the_old_one(fetch: Callable[..., 
 
 def test_a_file_that_was_complete_is_finished_by_a_416(fetch: Callable[..., Outcome]) -> None:
     all_but_the_end = says(head(headers=CHUNKED | LASTING), _CHUNKS[:-5], then="cut")
-    with Stage(all_but_the_end, says(with_length(b"", "416 No", {"Content-Range": f"bytes */{len(ARCHIVE)}"}))) as s:
+    with Stage(
+        all_but_the_end, says(with_length(b"", "416 No", {"Content-Range": f"bytes */{len(ARCHIVE)}"}))
+    ) as s:
         outcome = fetch(s)
 
     assert verified(outcome)
@@ -438,9 +440,9 @@ def test_an_empty_file_is_no_archive_even_when_its_hash_is_published(fetch: Call
 # --- D8: hashes ----------------------------------------------------------------------------------------------
 
 
-def entry(hash: Any = SHA1, name: Any = NAME, kind: Any = "SHA1") -> dict[str, Any]:
+def entry(value: Any = SHA1, name: Any = NAME, kind: Any = "SHA1") -> dict[str, Any]:
     """One element of `hashes`; None leaves something out."""
-    elements = {"fileName": name, "hash": hash, "typeName": kind}
+    elements = {"fileName": name, "hash": value, "typeName": kind}
     return {element: value for element, value in elements.items() if value is not None}
 
 
@@ -599,7 +601,9 @@ def test_a_redirect_there_and_back_does_not_bring_the_header_back(fetch: Callabl
     assert [header_of(one, "X-Restore-Key") for one in stage.delivery.heads] == [AUTH_VALUE, None]
 
 
-@pytest.mark.parametrize("target", ["http://127.0.0.1:1/a.tar.gz", "file:///etc/passwd", "ftp://127.0.0.1/a.tar.gz"])
+@pytest.mark.parametrize(
+    "target", ["http://127.0.0.1:1/a.tar.gz", "file:///etc/passwd", "ftp://127.0.0.1/a.tar.gz"]
+)
 def test_a_redirect_away_from_https_is_refused(target: str, tmp_path: Path, fetch: Callable[..., Outcome]) -> None:
     with Stage(redirects(target), tls=True) as stage:
         stage.ca_file = tmp_path / "ca.pem"
