@@ -38,7 +38,7 @@ from tests.faults_support import (
     verified,
 )
 from tests.run_support import Outcome, environment, run
-from tests.wire_support import KeyGate, Peer, WireServer, head, unused_port
+from tests.wire_support import KeyGate, Peer, WireServer, head, header_of, says, unused_port, with_length
 
 SOON = ("--wait", "0.3s")
 AT_ONCE = ("--wait", "0")
@@ -539,6 +539,78 @@ def test_a_finished_job_that_is_in_progress_again_costs_no_further_download(fetc
 
     assert (outcome.code, stage.gets) == (12, 1)
     assert "IN_PROGRESS" in outcome.last_line
+    assert nothing_published(outcome)
+
+
+def test_a_file_that_waits_for_its_hash_is_not_verified_by_another_job_s(tmp_path: Path) -> None:
+    """The wrong job is named, whose own archive is here and verified: that says nothing about the file."""
+    with Sandbox(size_bytes=10_000) as sandbox:
+        other, waiting = sandbox.job_for("encrypted"), sandbox.job_for("no-hash")
+        assert run(sandbox, tmp_path / "out", "fetch", other).code == 0
+        assert run(sandbox, tmp_path / "out", "fetch", waiting, "--hash-wait", "0").code == 18
+        file = tmp_path / "out" / f"{sandbox.file_name(waiting)}.unverified"
+
+        outcome = run(sandbox, tmp_path / "out", "verify", "--online", "--job-id", other, str(file))
+
+    assert outcome.code == 18
+    assert outcome.stdout == ""
+    assert file.exists()
+
+
+# --- separation: who is told which credentials ---------------------------------------------------------------
+
+
+def test_an_api_that_redirects_gets_no_credentials_sent_elsewhere(fetch: Callable[..., Outcome]) -> None:
+    with WireServer(lambda peer: peer.send(b"HTTP/1.1 500 No\r\n\r\n")) as elsewhere:
+        away = refuses("307 Temporary Redirect", {"Location": elsewhere.url("/api")})
+        with Stage(looks=(away,)) as stage:
+            outcome = fetch(stage)
+
+        assert (outcome.code, stage.polls, elsewhere.connections) == (12, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "challenge", ['Digest realm="API", nonce="1", qop="auth", algorithm=MD5', 'Basic realm="API"']
+)
+def test_a_delivery_that_challenges_gets_no_credentials_of_the_api(
+    challenge: str, fetch: Callable[..., Outcome]
+) -> None:
+    with Stage(says(with_length(b"", "401 Unauthorized", {"WWW-Authenticate": challenge}))) as stage:
+        outcome = fetch(stage)
+
+    assert (outcome.code, stage.gets) == (16, 1)
+    assert header_of(stage.delivery.heads[0], "Authorization") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (name, "x")
+            for name in ("Host", "content-length", "TRANSFER-ENCODING", "Authorization", "Cookie", "Range")
+        ),
+        ("X-Key\r\nRange", "x"),
+        ("X-Key", "x\r\nRange: bytes=0-0"),
+        ("X Key", "x"),
+        ("X-Key", "\u0436-not-latin"),
+    ],
+)
+def test_a_header_that_would_change_the_request_is_not_sent(
+    name: str, value: str, fetch: Callable[..., Outcome]
+) -> None:
+    with Stage(header=True, delivery={"authHeader": name, "authValue": value}) as stage:
+        outcome = fetch(stage)
+
+    assert (outcome.code, stage.gets) == (15, 0)
+    assert outcome.names == set()
+
+
+def test_a_delivery_by_plain_http_from_a_public_host_is_refused(fetch: Callable[..., Outcome]) -> None:
+    with Stage(delivery={"url": f"http://backup.example.net/key/{NAME}"}) as stage:
+        outcome = fetch(stage)
+
+    assert outcome.code == 16
+    assert "--allow-http" in outcome.last_line
     assert nothing_published(outcome)
 
 
