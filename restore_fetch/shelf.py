@@ -155,13 +155,6 @@ class Shelf:
             files.require_regular(self.folder / (name + suffix))
 
 
-def _by_start(attempts: tuple[Attempt, ...]) -> dict[datetime, list[Attempt]]:
-    found: dict[datetime, list[Attempt]] = {}
-    for attempt in attempts:
-        found.setdefault(attempt.started, []).append(attempt)
-    return found
-
-
 def in_the_way(path: Path) -> StorageError:
     """The error about a file that this job did not make."""
     return StorageError(
@@ -170,3 +163,10 @@ def in_the_way(path: Path) -> StorageError:
         files="it was left untouched",
         next_step="move it, or choose another --out-dir",
     )
+
+
+def _by_start(attempts: tuple[Attempt, ...]) -> dict[datetime, list[Attempt]]:
+    found: dict[datetime, list[Attempt]] = {}
+    for attempt in attempts:
+        found.setdefault(attempt.started, []).append(attempt)
+    return found

@@ -8,22 +8,22 @@ into any output, file or file name, fail without a last line that says so, or up
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from restore_fetch.sandbox import Sandbox
+from restore_fetch.sandbox import SCENARIOS, Sandbox
 
 PATIENCE_SECONDS = 60.0
 """How long anything may take on a machine that is busy with other things; no test measures by it."""
@@ -32,7 +32,6 @@ QUICK = ("--poll-interval", "0.05s", "--min-free", "0", "--wait", "60s", "--hash
 """Options of every fetch here; a later option of the same name overrules one of these."""
 
 _LAST_LINE = re.compile(r"(\d\d:\d\d:\d\dZ )?error: .")
-_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,14 @@ class Outcome:
         stdout: What it wrote there; empty when that went elsewhere.
         stderr: Likewise.
         folder: Where its files went.
+        names: The names there when it ended, hidden ones too.
     """
 
     code: int
     stdout: str
     stderr: str
     folder: Path
-
-    @property
-    def names(self) -> set[str]:
-        """The names in its folder, hidden ones too."""
-        return names_in(self.folder)
+    names: frozenset[str]
 
     @property
     def last_line(self) -> str:
@@ -112,22 +108,33 @@ class Running:
     def end(self) -> Outcome:
         """Wait for the end."""
         code = self.process.wait(PATIENCE_SECONDS)
-        outcome = Outcome(code, _read(self._outputs.with_suffix(".stdout")), self.stderr, self._folder)
+        told = _read(self._outputs.with_suffix(".stdout"))
+        outcome = Outcome(code, told, self.stderr, self._folder, frozenset(names_in(self._folder)))
         _hold_to_account(outcome, self._sandbox)
         return outcome
 
 
 def run(
-    sandbox: Sandbox, folder: Path, *arguments: str, environ: Mapping[str, str | None] | None = None, **popen: Any
+    sandbox: Sandbox,
+    folder: Path,
+    *arguments: str,
+    environ: Mapping[str, str | None] | None = None,
+    through: Sequence[str] = (),
+    **popen: Any,
 ) -> Outcome:
     """Run one command to its end; see `start`."""
-    with start(sandbox, folder, *arguments, environ=environ, **popen) as running:
+    with start(sandbox, folder, *arguments, environ=environ, through=through, **popen) as running:
         return running.end()
 
 
 @contextmanager
 def start(
-    sandbox: Sandbox, folder: Path, *arguments: str, environ: Mapping[str, str | None] | None = None, **popen: Any
+    sandbox: Sandbox,
+    folder: Path,
+    *arguments: str,
+    environ: Mapping[str, str | None] | None = None,
+    through: Sequence[str] = (),
+    **popen: Any,
 ) -> Iterator[Running]:
     """Start one command; whatever happens, it is over at the end of the block.
 
@@ -137,14 +144,18 @@ def start(
         arguments: The command line. `fetch` gets `QUICK` and `--out-dir` put in front of its own options, and
             the sandbox's `job_id` when it names no job.
         environ: Changes to the environment; None takes a variable away.
-        popen: Further arguments for `subprocess.Popen`, such as `stdout` or `preexec_fn`.
+        through: What to run the command with, such as `shell("ulimit -f 8")`.
+        popen: Further arguments for `subprocess.Popen`, such as `stdout` or `umask`.
     """
-    outputs = folder.parent / f"output-{next(_numbers)}"
-    line = [sys.executable, "-m", "restore_fetch", *_arguments(sandbox, folder, arguments)]
-    with _open(outputs, ".stdout") as stdout, _open(outputs, ".stderr") as stderr:
+    line = [*through, sys.executable, "-m", "restore_fetch", *_arguments(sandbox, folder, arguments)]
+    with (
+        tempfile.TemporaryDirectory() as place,
+        _open(outputs := Path(place) / "output", ".stdout") as stdout,
+        _open(outputs, ".stderr") as stderr,
+    ):
         settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stderr}
-        settings["cwd"] = folder if folder.is_dir() else folder.parent
-        settings["env"] = environment(sandbox, folder.parent, environ or {})
+        settings["cwd"] = folder if folder.is_dir() else place
+        settings["env"] = environment(sandbox, Path(place), environ or {})
         with subprocess.Popen(line, **(settings | popen)) as process:
             try:
                 yield Running(process, sandbox, folder, outputs)
@@ -152,8 +163,6 @@ def start(
                 if process.poll() is None:
                     process.kill()
                 process.wait(PATIENCE_SECONDS)
-    for suffix in (".stdout", ".stderr"):
-        outputs.with_suffix(suffix).unlink()
 
 
 def environment(sandbox: Sandbox, home: Path, changes: Mapping[str, str | None]) -> dict[str, str]:
@@ -170,6 +179,24 @@ def environment(sandbox: Sandbox, home: Path, changes: Mapping[str, str | None])
         connection["RESTORE_FETCH_CA_FILE"] = str(sandbox.ca_file)
     known = {"HOME": str(home), "LC_ALL": "C.UTF-8", **kept, **connection, **changes}
     return {name: value for name, value in known.items() if value is not None}
+
+
+def shell(setting: str, redirection: str = "") -> tuple[str, ...]:
+    """A shell that sets something and then becomes the command, with its streams redirected."""
+    return ("/bin/sh", "-c", f'{setting}; exec "$@" {redirection}', "sh")
+
+
+def add_job(sandbox: Sandbox, scenario: str = "normal", **behaviour: Any) -> str:
+    """A further job that behaves as a named scenario, but for what is said; it is FINISHED at the first look."""
+    return sandbox.add_job(replace(SCENARIOS[scenario], **({"polls_until_finished": 0} | behaviour)))
+
+
+def change(sandbox: Sandbox, job_id: str, **behaviour: Any) -> None:
+    """Let a job behave in another way from now on."""
+    service = sandbox._service
+    with service.lock:
+        job = service.jobs[job_id]
+        job.scenario = replace(job.scenario, **behaviour)
 
 
 def names_in(folder: Path) -> set[str]:
