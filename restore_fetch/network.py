@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
+import urllib.request
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from restore_fetch.errors import ConfigurationError
+from restore_fetch.redaction import remember
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -25,6 +29,23 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
         ) from exc
     except OSError as exc:
         raise ConfigurationError(f"cannot read {ca_file}: {exc.strerror}", next_step="check --ca-file") from exc
+
+
+def remember_proxy_passwords() -> None:
+    """Learn the passwords of the environment's proxies, alone and as they are sent: a proxy may echo them."""
+    for address in urllib.request.getproxies().values():
+        try:
+            parts = urlsplit(address if "://" in address else f"http://{address}")
+        except ValueError:
+            continue  # whoever has to use it says so
+        if parts.password:
+            user, password = unquote(parts.username or ""), unquote(parts.password)
+            for secret in (
+                parts.password,
+                password,
+                base64.b64encode(f"{user}:{password}".encode()).decode("ascii"),
+            ):
+                remember(secret)
 
 
 def distrust(host: str, exc: BaseException | None) -> str | None:

@@ -66,11 +66,37 @@ def check_same(journal: JournalFile, job: RestoreJob) -> None:
     Raises:
         ServiceUnavailableError: Its project, cluster, snapshot, batch or file is another than before.
     """
-    element = journal.state.job.identity.contradiction(JobIdentity.of(job))
-    if element is None and job.delivery and (job.delivery.url or job.delivery.url_v2):
-        element = "delivery.url" if Offer.of(job).file_name != journal.state.file else None
+    check_identity(journal.state.job.identity, job)
+    if job.delivery and (job.delivery.url or job.delivery.url_v2) and Offer.of(job).file_name != journal.state.file:
+        raise _contradiction(job, "its delivery.url has changed")
+
+
+def check_identity(before: JobIdentity, job: RestoreJob) -> None:
+    """Refuse a look at another job, or at one of another snapshot, than was seen before.
+
+    Raises:
+        ServiceUnavailableError: Its project, cluster, snapshot or batch is another than before.
+    """
+    element = before.contradiction(JobIdentity.of(job))
     if element is not None:
-        raise ServiceUnavailableError(
-            f"the service contradicts itself about restore job {job.id}: its {element} has changed",
-            next_step="look at the job with restore-fetch status; if it stays so, start a new restore job",
-        )
+        raise _contradiction(job, f"its {element} has changed")
+
+
+def check_still_ready(job: RestoreJob) -> None:
+    """Refuse to use up another download of a job that was ready, and now says something else.
+
+    Raises:
+        ServiceUnavailableError: It is not FINISHED, or its delivery not READY, any more.
+        JobError, DeliveryError: It is over; see `rules.is_ready`.
+    """
+    ready = rules.is_ready(job)
+    without_url = job.delivery is None or (job.delivery.url or job.delivery.url_v2) is None
+    if not ready and not (without_url and job.status_name == "FINISHED"):
+        raise _contradiction(job, f"it was FINISHED and READY, and is {rules.show_status(job)}")
+
+
+def _contradiction(job: RestoreJob, what: str) -> ServiceUnavailableError:
+    return ServiceUnavailableError(
+        f"the service contradicts itself about restore job {job.id}: {what}",
+        next_step="look at the job with restore-fetch status; if it stays so, start a new restore job",
+    )

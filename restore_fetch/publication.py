@@ -14,7 +14,7 @@ from pathlib import Path
 from restore_fetch import files, receipts
 from restore_fetch.clock import Clock
 from restore_fetch.delivery import JournalFile
-from restore_fetch.errors import HashMismatchError, HashNotPublishedError
+from restore_fetch.errors import ArchiveDamagedError, HashMismatchError, HashNotPublishedError
 from restore_fetch.models import FileHash, RestoreJob
 from restore_fetch.observer import Observer
 from restore_fetch.records import Checks, JobRecord, PublishedHash, Receipt, Rejection, Seconds
@@ -67,11 +67,14 @@ class Publisher:
 
         Raises:
             HashMismatchError: The bytes are not the published ones; they are now called `.rejected`.
+            ArchiveDamagedError: There are no bytes at all.
             HashNotPublishedError: No hash was published; the bytes are now called `.unverified`.
             StorageError: The disk refuses, or a file is in the way.
         """
         if judgement.finding is Finding.MISMATCH:
             raise self._reject(journal, whole, judgement.published)
+        if whole.size == 0:
+            raise self._reject_empty(journal, whole, judgement.published)
         verified = judgement.finding is Finding.MATCH
         if not verified and not self._options.allow_unverified:
             raise self._set_aside(journal, whole)
@@ -151,9 +154,33 @@ class Publisher:
 
     def _reject(self, journal: JournalFile, whole: Whole, published: FileHash | None) -> HashMismatchError:
         expected = (published.hash or "").strip().lower() if published else ""
+        rejected = self._set_rejected(
+            journal, whole, published, "the SHA1 of the bytes received is not the published one"
+        )
+        return HashMismatchError(
+            f"HASH MISMATCH: the service published {expected}, the bytes received have {whole.digest}",
+            path=rejected,
+            expected=expected,
+            actual=whole.digest.hex,
+            files=f"they are kept as {rejected.name}, which is no backup",
+            next_step="start a new restore job; if it happens again, suspect the network path or the service",
+        )
+
+    def _reject_empty(self, journal: JournalFile, whole: Whole, published: FileHash | None) -> ArchiveDamagedError:
+        rejected = self._set_rejected(journal, whole, published, "the delivery was empty")
+        return ArchiveDamagedError(
+            "the delivery was empty: no archive has 0 bytes, whatever hash is published for it",
+            path=rejected,
+            actual=whole.digest.hex,
+            files=f"the empty file is kept as {rejected.name}, which is no backup",
+            next_step="start a new restore job; if it happens again, suspect the network path or the service",
+        )
+
+    def _set_rejected(self, journal: JournalFile, whole: Whole, published: FileHash | None, finding: str) -> Path:
+        """Keep the bytes as `.rejected`, with the finding beside them."""
         rejected = journal.archive.with_name(journal.state.file + receipts.REJECTED_SUFFIX)
         rejection = Rejection(
-            finding="the SHA1 of the bytes received is not the published one",
+            finding=finding,
             file=rejected.name,
             bytes=whole.size,
             sha1=whole.digest.hex,
@@ -170,11 +197,4 @@ class Publisher:
         if whole.path == journal.archive:  # let through unverified once: what speaks for it goes, too
             receipts.remove_receipt(journal.archive)
         journal.remove()
-        return HashMismatchError(
-            f"HASH MISMATCH: the service published {expected}, the bytes received have {whole.digest}",
-            path=rejected,
-            expected=expected,
-            actual=whole.digest.hex,
-            files=f"they are kept as {rejected.name}, which is no backup",
-            next_step="start a new restore job; if it happens again, suspect the network path or the service",
-        )
+        return rejected

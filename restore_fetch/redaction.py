@@ -8,13 +8,15 @@ to a terminal, a log or a file, however it got there.
 from __future__ import annotations
 
 import base64
+import json
 import re
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 MASK = "***"
 _SHORTEST_SECRET = 4  # a shorter one would blank out ordinary words, and is no secret
 _SHORTEST_URL_KEY = 12  # an ordinary folder name in a URL's path is no secret
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
+_FILE_ENDINGS = (".tar.gz", ".tgz", ".tar")
 _OBJECT_ID = re.compile(r"[0-9a-f]{24}\Z")
 _known: set[str] = set()
 
@@ -46,15 +48,24 @@ class Secret:
 
 
 def remember(value: str) -> None:
-    """Learn a secret, so that `scrub` knows it in each form it could appear in: plain, percent-encoded, base64."""
+    """Learn a secret, so that `scrub` knows it in each form it could appear in.
+
+    These are: plain, percent-encoded, in base64, in JSON; of several words, as in `Bearer TOKEN`, each long one.
+    """
     if len(value) < _SHORTEST_SECRET:
         return
     raw = value.encode("utf-8", "surrogateescape")
     _known.add(value)
     _known.add(quote(raw, safe=""))
     _known.add(quote(raw))
-    _known.add(base64.b64encode(raw).decode("ascii"))
-    _known.add(base64.urlsafe_b64encode(raw).decode("ascii"))
+    for word in value.split():
+        if len(word) >= _SHORTEST_URL_KEY and word != value:
+            remember(word)
+    _known.add(json.dumps(value)[1:-1])
+    _known.add(json.dumps(value, ensure_ascii=False)[1:-1])
+    for encoded in (base64.b64encode(raw), base64.urlsafe_b64encode(raw)):
+        _known.add(encoded.decode("ascii"))
+        _known.add(encoded.decode("ascii").rstrip("="))
 
 
 def remember_url(url: str) -> None:
@@ -64,13 +75,22 @@ def remember_url(url: str) -> None:
         ValueError: It is not a URL.
     """
     parts = urlsplit(url)
-    for segment in parts.path.split("/")[:-1]:
-        if len(segment) >= _SHORTEST_URL_KEY and not _OBJECT_ID.match(segment):
+    *folders, name = parts.path.split("/")
+    for segment in (*folders, name):
+        # What the file is named after is shown with its name; masking it would only garble that.
+        if _may_be_a_key(segment) and (segment is name or segment not in name):
             remember(segment)
             remember(unquote(segment))
-    for secret in (parts.query, parts.password):
+    values = (value for _, value in parse_qsl(parts.query) if len(value) >= _SHORTEST_URL_KEY)
+    for secret in (parts.query, parts.password, *values):
         if secret:
             remember(secret)
+
+
+def _may_be_a_key(segment: str) -> bool:
+    return (
+        len(segment) >= _SHORTEST_URL_KEY and not _OBJECT_ID.match(segment) and not segment.endswith(_FILE_ENDINGS)
+    )
 
 
 def scrub(text: str) -> str:
@@ -99,4 +119,5 @@ def display_url(url: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         port = ""
-    return plain(f"{parts.scheme}://{host}{port}/…/{parts.path.rsplit('/', 1)[-1]}")
+    name = parts.path.rsplit("/", 1)[-1]
+    return plain(f"{parts.scheme}://{host}{port}/…/{'' if _may_be_a_key(name) else name}")

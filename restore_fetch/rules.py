@@ -151,6 +151,16 @@ class JobIdentity:
                 return element
         return None
 
+    def with_more(self, later: JobIdentity) -> JobIdentity:
+        """This identity, with what only a later look had."""
+        return JobIdentity(
+            self.job_id,
+            self.group_id or later.group_id,
+            self.cluster_id or later.cluster_id,
+            self.snapshot_id or later.snapshot_id,
+            self.batch_id or later.batch_id,
+        )
+
 
 def check_identity(asked_id: str, group_id: str, job: RestoreJob) -> None:
     """Refuse a document of another job or project than the one asked for.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from restore_fetch import files, receipts
@@ -104,8 +105,13 @@ class Shelf:
         sources += receipts.find_rejections(self.folder, self.job_id)
         if (journal := self.journal()) is not None:
             sources.append(journal.state)
-        attempts = {attempt.started: attempt for record in sources for attempt in record.attempts}
-        return tuple(attempts[started] for started in sorted(attempts))
+        # Records repeat what an earlier one holds; within one, two of the same moment are two (a clock can stand).
+        attempts: dict[datetime, list[Attempt]] = {}
+        for record in sources:
+            for started, same in _by_start(record.attempts).items():
+                if len(same) >= len(attempts.get(started, [])):
+                    attempts[started] = same
+        return tuple(attempt for started in sorted(attempts) for attempt in attempts[started])
 
     def open_journal(self, name: str, job: JobRecord, delivery: DeliveryRecord) -> JournalFile:
         """The journal for a download that is about to begin or to go on; a new one is on disk when this returns.
@@ -178,3 +184,10 @@ def in_the_way(path: Path) -> StorageError:
         files="it was left untouched",
         next_step="move it, or choose another --out-dir",
     )
+
+
+def _by_start(attempts: tuple[Attempt, ...]) -> dict[datetime, list[Attempt]]:
+    found: dict[datetime, list[Attempt]] = {}
+    for attempt in attempts:
+        found.setdefault(attempt.started, []).append(attempt)
+    return found

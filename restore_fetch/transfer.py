@@ -21,7 +21,7 @@ from restore_fetch.errors import (
 )
 from restore_fetch.models import RestoreJob
 from restore_fetch.observer import Observer
-from restore_fetch.offer import Offer, check_same
+from restore_fetch.offer import Offer, check_same, check_still_ready
 from restore_fetch.settings import FetchOptions
 from restore_fetch.shelf import Whole
 from restore_fetch.units import show_size
@@ -168,9 +168,8 @@ class Transfer:
             lambda: self._service.job(journal.state.job.id), lambda _: True, _SECOND_LOOK_SECONDS
         )
         check_same(journal, job)
+        check_still_ready(job)
         offer = Offer.of(job)
-        rules.check_method(offer.delivery)
-        rules.check_delivery_status(offer.delivery)
         rules.check_expiry(offer.delivery, self._service.now())
         self.check_budget(offer, journal)
         return offer

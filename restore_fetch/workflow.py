@@ -16,11 +16,11 @@ from restore_fetch.errors import HashNotPublishedError, JobTimeoutError
 from restore_fetch.locking import job_lock
 from restore_fetch.models import RestoreJob
 from restore_fetch.observer import Observer
-from restore_fetch.offer import Offer, check_same
+from restore_fetch.offer import Offer, check_identity, check_same
 from restore_fetch.proof import Proof
 from restore_fetch.publication import Publisher, Timing
 from restore_fetch.records import JobRecord, Receipt, Seconds
-from restore_fetch.rules import Judgement
+from restore_fetch.rules import JobIdentity, Judgement
 from restore_fetch.settings import FetchOptions
 from restore_fetch.shelf import Shelf, Whole, hash_file
 from restore_fetch.transfer import RestoreService, Transfer, recover
@@ -231,10 +231,13 @@ class RestoreFetcher:
 
     def _wait_until_ready(self, run: _Run) -> RestoreJob:
         status = "not seen yet"
+        seen = JobIdentity(run.job_id)
 
         def look() -> RestoreJob:
-            nonlocal status
+            nonlocal status, seen
             job = self._service.job(run.job_id)
+            check_identity(seen, job)
+            seen = seen.with_more(JobIdentity.of(job))
             if rules.show_status(job) != status:
                 status = rules.show_status(job)
                 self._observer.note("status", f"restore job {run.job_id} is {status}")

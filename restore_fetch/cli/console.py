@@ -83,7 +83,8 @@ class Console:
         if sys.stdout is None:
             return
         shown = json.dumps(document, indent=2, ensure_ascii=False) if self.json_output else text
-        lines = [plain(scrub(line)) for line in shown.splitlines()]
+        # Only at the line ends written here: JSON leaves other ones, such as U+2028, inside of its strings.
+        lines = [plain(scrub(line)) for line in shown.split("\n")]
         try:
             with self.hidden():
                 sys.stdout.write("".join(f"{line}\n" for line in lines))

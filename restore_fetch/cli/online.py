@@ -34,10 +34,12 @@ def online_verifier(
     with open_api(connection) as service:
 
         def verify(path: Path, progress: Progress) -> Verified:
-            job = asked or verification.job_id_beside(path)
+            beside = verification.job_id_beside(path)
+            job = asked or beside
             if job is None:
                 raise ConfigurationError(f"nothing beside {path} names its restore job", next_step="set --job-id")
-            if verification.is_unproven(path):
+            # What waits here for another job's hash, or for nobody's, is compared like any other file.
+            if verification.is_unproven(path) and job == beside:
                 return _prove(connection, path, job, console)
             return _compare(path, service.job(job), progress)
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from restore_fetch.cli.console import Console
 from restore_fetch.observer import Level
+from restore_fetch.redaction import plain, scrub
 from restore_fetch.units import show_duration, show_size
 
 _LINE_EVERY_SECONDS = 60.0
@@ -49,7 +50,7 @@ class Progress:
 
     def waiting(self, what: str, waited_seconds: float) -> None:
         """See `Observer.waiting`."""
-        text = f"waiting for {show_duration(waited_seconds)}: {what}"
+        text = plain(scrub(f"waiting for {show_duration(waited_seconds)}: {what}"))
         if self._console.draws:
             self._open("waiting", bar_format="{desc}")
             self._bar.set_description_str(text)

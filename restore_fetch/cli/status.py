@@ -71,9 +71,12 @@ def _seen_from_here(job: RestoreJob, now: datetime, used: int) -> dict[str, Any]
 
 
 def _table(document: Mapping[str, Any]) -> str:
+    from restore_fetch.redaction import plain
+
     rows = [*_rows("", {name: value for name, value in document.items() if name}), *_words(document[""])]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    # A line end in a value must not make a row of its own.
+    return "\n".join(f"{name:<{width}}  {plain(value)}" for name, value in rows)
 
 
 def _words(here: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

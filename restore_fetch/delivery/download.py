@@ -166,12 +166,17 @@ class Downloader:
 
     def _accept_rest(self, response: Response, part: PartFile, journal: JournalFile, body: Body) -> int:
         """Check that a 206 is the rest of the very bytes that are here (RFC 9110, section 14.4)."""
+        if part.size == 0:
+            raise DownloadRefusedError(
+                f"{response.host} sends a part although the whole archive was asked for (status 206)",
+                outcome="status 206",
+                status=response.status,
+            )
         match = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
         first, last, total = (int(number) for number in match.groups()) if match else (-1, -1, -1)
         state = journal.state
         if (
-            part.size == 0
-            or first != part.size
+            first != part.size
             or last != total - 1
             or (body.length is not None and body.length != total - first)
             or state.total_bytes not in (None, total)

@@ -23,7 +23,7 @@ from restore_fetch.errors import (
     NotFoundError,
     ServiceUnavailableError,
 )
-from restore_fetch.redaction import plain
+from restore_fetch.redaction import plain, scrub
 from restore_fetch.rules import retry_after_seconds
 
 ONE_DOCUMENT_BYTES = 1024 * 1024
@@ -71,6 +71,7 @@ class ApiClient:
     ) -> None:
         self._origin = origin
         self._clock = clock
+        network.remember_proxy_passwords()
         try:
             base_url = httpx.URL(origin)
         except httpx.InvalidURL as exc:
@@ -287,5 +288,5 @@ def read_error_body(content: bytes) -> tuple[str | None, str | None]:
     texts = []
     for element in ("errorCode", "detail"):
         value = document.get(element)
-        texts.append(plain(value[:_LONGEST_DETAIL]) if isinstance(value, str) and value else None)
+        texts.append(plain(scrub(value)[:_LONGEST_DETAIL]) if isinstance(value, str) and value else None)
     return texts[0], texts[1]
