@@ -20,10 +20,11 @@ from restore_fetch.offer import Offer, check_same
 from restore_fetch.proof import Proof
 from restore_fetch.publication import Publisher, Timing
 from restore_fetch.records import JobRecord, Receipt, Seconds
+from restore_fetch.restore_service import RestoreService
 from restore_fetch.rules import Judgement
 from restore_fetch.settings import FetchOptions
 from restore_fetch.shelf import Shelf, Whole, hash_file
-from restore_fetch.transfer import RestoreService, Transfer, recover
+from restore_fetch.transfer import Transfer, recover
 from restore_fetch.units import show_duration
 from restore_fetch.waiting import Patience
 

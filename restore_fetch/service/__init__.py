@@ -6,7 +6,8 @@ from restore_fetch.clock import Clock
 from restore_fetch.network import tls_context
 from restore_fetch.service.auth import DigestKey
 from restore_fetch.service.client import ApiClient
-from restore_fetch.service.legacy import LegacyRestoreService, parse_job
+from restore_fetch.service.documents import parse_job
+from restore_fetch.service.legacy import LegacyRestoreService
 from restore_fetch.settings import Connection
 
 __all__ = ["LegacyRestoreService", "open_service", "parse_job"]

@@ -128,6 +128,23 @@ class ApiClient:
         """
         return self._ask("GET", path, accept=accept, params=params, max_bytes=max_bytes)
 
+    def post(self, path: str, *, accept: str, body: Mapping[str, Any], max_bytes: int = ONE_LIST_BYTES) -> Answer:
+        """Ask for something to be made. It is sent once: whether it was made is unknown when no answer comes.
+
+        Args:
+            path: The path below the origin, percent-encoded.
+            accept: The media type asked for.
+            body: The JSON object to send.
+            max_bytes: The largest answer accepted.
+
+        Returns:
+            The JSON object and when it was given.
+
+        Raises:
+            ApiError, ConfigurationError: As `get`.
+        """
+        return self._ask("POST", path, accept=accept, params=None, max_bytes=max_bytes, body=body)
+
     def _ask(
         self,
         method: str,
