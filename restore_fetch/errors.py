@@ -23,14 +23,15 @@
     │   ├── ArchiveDamagedError         the bytes are not a whole archive
     │   └── HashNotPublishedError       nothing to compare with
     ├── StorageError                    the local disk, or a file in the way
-    └── LockedError                     another run works on the same job
+    ├── LockedError                     another run works on the same job
+    └── BatchError                      members of a batch failed, each with an error of its own
 
 Errors never print and never exit; the command line maps each family to an exit code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 
@@ -293,3 +294,19 @@ class LockedError(RestoreFetchError):
     def __init__(self, what: str, *, path: Path, files: str = "", next_step: str = "") -> None:
         super().__init__(what, files=files, next_step=next_step)
         self.path = path
+
+
+class BatchError(RestoreFetchError):
+    """Some members of a batch failed; the others are done.
+
+    Attributes:
+        batch_id: The batch.
+        failures: What happened, by job id.
+    """
+
+    def __init__(
+        self, what: str, *, batch_id: str, failures: Mapping[str, Exception], files: str = "", next_step: str = ""
+    ) -> None:
+        super().__init__(what, files=files, next_step=next_step)
+        self.batch_id = batch_id
+        self.failures = dict(failures)
