@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator
 
-from restore_fetch import __version__
+from restore_fetch import assembly
+from restore_fetch.assembly import TOOL, USER_AGENT
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.progress import Progress
 from restore_fetch.clock import SystemClock
-from restore_fetch.delivery import DeliveryClient
-from restore_fetch.network import tls_context
 from restore_fetch.service import LegacyRestoreService, open_service
 from restore_fetch.settings import Connection, FetchOptions
 from restore_fetch.workflow import Fetched, RestoreFetcher
 
-TOOL = f"restore-fetch {__version__}"
-USER_AGENT = f"restore-fetch/{__version__}"
+__all__ = ["TOOL", "USER_AGENT", "open_api", "open_fetcher", "show_fetched"]
 
 
 @contextlib.contextmanager
@@ -27,21 +24,8 @@ def open_fetcher(connection: Connection, options: FetchOptions, console: Console
     Raises:
         ConfigurationError: The certificates to trust, or a proxy of the environment, cannot be used.
     """
-    clock = SystemClock()
-    tls = tls_context(connection.ca_file)
-    deliveries = DeliveryClient(
-        tls, allow_http=connection.allow_http, user_agent=USER_AGENT, head_seconds=options.stall_seconds
-    )
-    with open_service(connection, clock=clock, user_agent=USER_AGENT) as service, Progress(console) as progress:
-        yield RestoreFetcher(
-            service,
-            deliveries,
-            options,
-            observer=progress,
-            clock=clock,
-            random=random.random,
-            tool=TOOL,
-        )
+    with Progress(console) as progress, assembly.open_fetcher(connection, options, progress) as fetcher:
+        yield fetcher
 
 
 def open_api(connection: Connection) -> contextlib.AbstractContextManager[LegacyRestoreService]:
