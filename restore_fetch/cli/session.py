@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from restore_fetch import assembly
 from restore_fetch.assembly import TOOL, USER_AGENT
+from restore_fetch.batch import BatchFetcher, BatchResult, batch_fetcher
 from restore_fetch.cli.console import Console
-from restore_fetch.cli.progress import Progress
+from restore_fetch.cli.progress import BatchProgress, Progress
 from restore_fetch.clock import SystemClock
 from restore_fetch.service import LegacyRestoreService, open_service
 from restore_fetch.settings import Connection, FetchOptions
 from restore_fetch.workflow import Fetched, RestoreFetcher
 
-__all__ = ["TOOL", "USER_AGENT", "open_api", "open_fetcher", "show_fetched"]
+__all__ = ["TOOL", "USER_AGENT", "open_api", "open_batch_fetcher", "open_fetcher", "show_batch", "show_fetched"]
 
 
 @contextlib.contextmanager
@@ -28,6 +30,19 @@ def open_fetcher(connection: Connection, options: FetchOptions, console: Console
         yield fetcher
 
 
+@contextlib.contextmanager
+def open_batch_fetcher(
+    connection: Connection, options: FetchOptions, parallel: int, console: Console
+) -> Iterator[BatchFetcher]:
+    """A fetcher of batches that shows on a console what it does.
+
+    Raises:
+        ConfigurationError: The certificates to trust, or a proxy of the environment, cannot be used.
+    """
+    with open_api(connection) as service, BatchProgress(console) as progress:
+        yield batch_fetcher(service, connection, options, parallel=parallel, observer=progress)
+
+
 def open_api(connection: Connection) -> contextlib.AbstractContextManager[LegacyRestoreService]:
     """The service alone, for commands that only look.
 
@@ -39,7 +54,23 @@ def open_api(connection: Connection) -> contextlib.AbstractContextManager[Legacy
 
 def show_fetched(console: Console, fetched: Fetched) -> None:
     """Write what was fetched to stdout. The archive is in place by now: a broken stdout is worth a warning only."""
+    _show(console, str(fetched.path), fetched.receipt.model_dump(mode="json"))
+
+
+def show_batch(console: Console, result: BatchResult) -> None:
+    """Write what is here of a batch to stdout, and then say what is not.
+
+    Raises:
+        RestoreFetchError: See `BatchResult.require_all`.
+    """
+    if result.fetched:
+        documents = [fetched.receipt.model_dump(mode="json") for fetched in result.fetched]
+        _show(console, "\n".join(str(fetched.path) for fetched in result.fetched), {"receipts": documents})
+    result.require_all()
+
+
+def _show(console: Console, text: str, document: Any) -> None:
     try:
-        console.result(str(fetched.path), fetched.receipt.model_dump(mode="json"))
+        console.result(text, document)
     except OSError as exc:
         console.note("stdout", f"the result cannot be written to stdout: {exc.strerror}", level="warning")

@@ -33,7 +33,7 @@ class Sandbox:
         replica_set_cluster: Name of a cluster that is a replica set.
         replica_set_cluster_id: Its identifier.
         job_id: The job that plays the scenario chosen.
-        batch_id: A batch of three `normal` jobs.
+        batch_id: A batch of `normal` jobs: three, unless the cluster was given more shards.
         public_key: User name for HTTP Digest.
         private_key: Password for HTTP Digest.
         scenarios: Name of each scenario, and the job that plays it.
@@ -52,6 +52,7 @@ class Sandbox:
         polls: int | None = None,
         ready_after_seconds: float | None = None,
         seed: int = 0,
+        shards: int = 2,
         digest_algorithms: Sequence[str] = ("SHA-256", "MD5"),
         nonce_uses: int = 20,
         nonce_seconds: float = 60.0,
@@ -69,6 +70,7 @@ class Sandbox:
             polls: Looks that see a job of a named scenario waiting, where that is a number above 0.
             ready_after_seconds: Let jobs finish at this age, in seconds, instead of after looks.
             seed: What identifiers, secrets and synthetic bytes are made from.
+            shards: How many shards the sharded cluster has, besides its config servers.
             digest_algorithms: Challenges to offer, the preferred first; some of `SHA-256` and `MD5`.
             nonce_uses: Requests after which a nonce goes stale.
             nonce_seconds: Seconds after which a nonce goes stale.
@@ -84,7 +86,7 @@ class Sandbox:
         self._journal = Journal()
         self._archives = ArchiveStore(size_bytes=size_bytes, snapshot=snapshot, seed=seed)
         self._service = Service(
-            self._archives, self._named(scenario), ready_after_seconds=ready_after_seconds, seed=seed
+            self._archives, self._named(scenario), ready_after_seconds=ready_after_seconds, seed=seed, shards=shards
         )
         self._gate = DigestGate(
             self._service.public_key,
@@ -106,7 +108,7 @@ class Sandbox:
         self.private_key = self._service.private_key
         self.scenarios = {name: self._service.add_job(self._named(name)).id for name in SCENARIOS}
         self.job_id = self.scenarios[scenario]
-        self.batch_id = self.add_batch("normal", "normal", "normal")
+        self.batch_id = self.add_batch(*["normal"] * len(self._service.sharded.members))
 
     def __enter__(self) -> Self:
         self.start()
@@ -204,16 +206,16 @@ class Sandbox:
         """A further batch of the sharded cluster; returns its identifier.
 
         Args:
-            scenarios: How each of its three jobs behaves: shard 0, shard 1, the config servers.
+            scenarios: How each of its jobs behaves: shard 0, shard 1 and so on, last the config servers.
 
         Raises:
-            ValueError: There is no scenario of that name, or there are not three.
+            ValueError: There is no scenario of that name, or there are not as many as members.
         """
         chosen = [self._named(one) if isinstance(one, str) else one for one in scenarios]
         return self._service.add_batch(chosen)
 
     def jobs_of(self, batch_id: str) -> list[str]:
-        """The jobs of a batch: shard 0, shard 1, the config servers; or those that a client created."""
+        """The jobs of a batch: shard 0, shard 1 and so on, the config servers; or those that a client created."""
         return [job.id for job in self._service.jobs.copy().values() if job.batch_id == batch_id]
 
     def add_snapshot(self, cluster: str | None = None) -> str:
@@ -227,6 +229,15 @@ class Sandbox:
         """
         by_name: dict[str, Cluster] = {one.name: one for one in self._service.clusters}
         return self._service.add_snapshot(by_name[cluster or self.cluster]).id
+
+    def drop_snapshot(self, snapshot_id: str) -> None:
+        """Let a snapshot be gone, as it is once it has expired; the jobs that restore it stay.
+
+        Raises:
+            KeyError: There is no such snapshot.
+        """
+        with self._service.lock:
+            del self._service.snapshots[snapshot_id]
 
     def delivery_gets(self, job_id: str | None = None) -> int:
         """How many GETs reached the delivery, of one job or at all; ones it redirected or refused count.

@@ -46,6 +46,7 @@ class Service:
         *,
         ready_after_seconds: float | None,
         seed: int,
+        shards: int = 2,
     ) -> None:
         """Set up a project with a sharded cluster, a replica set, and snapshots of both.
 
@@ -54,6 +55,7 @@ class Service:
             created_scenario: How a job behaves that a client creates.
             ready_after_seconds: Age at which jobs finish, in seconds; `None` lets looks decide.
             seed: What identifiers and secrets are made from.
+            shards: How many shards the sharded cluster has.
         """
         self.lock = threading.RLock()
         self.stopped = threading.Event()
@@ -68,7 +70,7 @@ class Service:
         self.project_id = self._new_id()
         self.public_key = "".join(self._rng.choices("abcdefghijklmnopqrstuvwxyz", k=8))
         self.private_key = self._new_uuid()
-        self.sharded = self._new_sharded("Cluster0", shards=2)
+        self.sharded = self._new_sharded("Cluster0", shards=shards)
         self.replica_set = self._new_replica_set("ReplicaSet0")
         self.clusters = (self.sharded, self.replica_set)
         for cluster in self.clusters:
