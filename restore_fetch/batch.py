@@ -168,7 +168,7 @@ class BatchFetcher:
             StorageError: The folder cannot be made, or a record in it is damaged.
         """
         files.make_folder(self._options.out_dir)
-        if (here := self._already_here(batch_id, choice)) is not None:  # 1
+        if (here := self.already_here(batch_id, choice)) is not None:  # 1
             return here
         looks = SharedLooks(self._service, batch_id, poll_seconds=self._options.poll_seconds, clock=self._clock)
         jobs = self._list(looks, batch_id, frozenset(expected))  # 2
@@ -191,7 +191,13 @@ class BatchFetcher:
 
     # --- 1: what is here already
 
-    def _already_here(self, batch_id: str, choice: Choice) -> BatchResult | None:
+    def already_here(self, batch_id: str, choice: Choice = Choice()) -> BatchResult | None:  # noqa: B008
+        """A batch of which everything that is meant is here and verified; None when it is not, or must not count.
+
+        Raises:
+            ConfigurationError: There is no such place in the batch.
+            StorageError: Its receipt is damaged.
+        """
         receipt = None if self._options.force else self._shelf.receipt(batch_id)
         if receipt is None:
             return None
@@ -201,7 +207,7 @@ class BatchFetcher:
             if member.job_id not in chosen or choice.leaves_out(member.file):
                 continue
             try:
-                here = self._shelf.verified(member.job_id)
+                here = self._shelf.verified(member.job_id, member.file)
             except (VerificationError, StorageError) as exc:
                 results.append(MemberResult(member.job_id, error=exc))
                 continue

@@ -46,14 +46,14 @@ class BatchShelf:
         receipt = receipts.read_batch_receipt(self._folder, batch_id)
         return receipt if receipt is not None and receipt.batch_id == batch_id else None
 
-    def verified(self, job_id: str) -> Fetched | None:
-        """The verified archive of a job; None when there is none.
+    def verified(self, job_id: str, name: str | None = None) -> Fetched | None:
+        """The verified archive of a job, perhaps under a name that is known; None when there is none.
 
         Raises:
             HashMismatchError: The file is not, or no longer, what its receipt says.
             StorageError: Something cannot be read.
         """
-        here = Shelf(self._folder, job_id).published()
+        here = Shelf(self._folder, job_id).published(name)
         if here is None or here[1].verdict != "verified":
             return None
         return Fetched(*here, downloaded=False)
@@ -95,7 +95,7 @@ class BatchShelf:
             parts.append(here)
         receipt = self._receipt_of(batch_id, parts, snapshot_id)
         path = receipts.batch_receipt_path(self._folder, batch_id)
-        with job_lock(self._folder, batch_id, _LOCK_SECONDS):
+        with job_lock(self._folder, batch_id, _LOCK_SECONDS, what="batch"):
             earlier = self.receipt(batch_id)
             if earlier is not None and earlier.members == receipt.members:
                 return earlier

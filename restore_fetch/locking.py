@@ -15,13 +15,14 @@ _POLL_SECONDS = 0.1
 
 
 @contextlib.contextmanager
-def job_lock(folder: Path, job_id: str, wait_seconds: float) -> Iterator[None]:
-    """Hold the lock of a job in a folder.
+def job_lock(folder: Path, job_id: str, wait_seconds: float, *, what: str = "restore job") -> Iterator[None]:
+    """Hold the lock of a job in a folder; or of a batch, or of a snapshot that is pulled.
 
     Args:
         folder: Where the files go.
-        job_id: The restore job.
+        job_id: Its id.
         wait_seconds: How long to wait for another run.
+        what: What the id is of.
 
     Raises:
         LockedError: Another run holds it.
@@ -35,7 +36,7 @@ def job_lock(folder: Path, job_id: str, wait_seconds: float) -> Iterator[None]:
             lock.acquire(timeout=wait_seconds)
     except Timeout as exc:
         raise LockedError(
-            f"another run works on restore job {job_id} in {folder}",
+            f"another run works on {what} {job_id} in {folder}",
             path=path,
             files="nothing was touched",
             next_step="let it finish, or use --lock-wait",

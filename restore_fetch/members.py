@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
 from restore_fetch import rules
 from restore_fetch.errors import ConfigurationError, DeliveryError, JobError, ServiceUnavailableError
-from restore_fetch.models import RestoreJob
+from restore_fetch.models import RestoreJob, Snapshot
 
+_CLOCKS_DIFFER = timedelta(minutes=2)
 SHARD = "REPLICA_SET"
 CONFIG_SERVERS = "CONFIG_SERVER_REPLICA_SET"
 _STAMPED = re.compile(r"(?P<name>.+)-[0-9]{1,19}-[0-9a-f]{24}\.(?:tar\.gz|tgz|tar)\Z")
@@ -112,3 +114,35 @@ def part_of(file_name: str) -> tuple[str, str | None]:
         return file_name, None
     config = _CONFIG.match(stamped["name"])
     return (config["name"], CONFIG_SERVERS) if config else (stamped["name"], SHARD)
+
+
+def made_for(listed: tuple[RestoreJob, ...], snapshot: Snapshot, requested: datetime) -> tuple[RestoreJob, ...]:
+    """What was made for a snapshot since a moment: its newest job, or all jobs of its newest batch.
+
+    Args:
+        listed: The jobs of the cluster, the newest first.
+        snapshot: The snapshot.
+        requested: The moment, by the service's clock.
+
+    Returns:
+        The jobs in the order of their ids; none when there is no such job, or parts of the snapshot have none yet.
+    """
+    ours = [
+        job
+        for job in listed
+        if is_of(job, snapshot) and (job.created is None or job.created >= requested - _CLOCKS_DIFFER)
+    ]
+    if not ours:
+        return ()
+    newest = ours[0]
+    jobs = [newest] if newest.batch_id is None else [job for job in ours if job.batch_id == newest.batch_id]
+    return tuple(sorted(jobs, key=lambda job: job.id or "")) if len(jobs) >= len(snapshot.parts) else ()
+
+
+def is_of(job: RestoreJob, snapshot: Snapshot) -> bool:
+    """Whether a job restores a snapshot, or a part of it: a part may have a snapshot id of its own."""
+    if job.snapshot_id == snapshot.id:
+        return True
+    parts = {part.cluster_id for part in snapshot.parts if part.cluster_id is not None}
+    taken = job.timestamp.date if job.timestamp else None
+    return job.batch_id is not None and job.cluster_id in parts and taken is not None and taken == snapshot.created

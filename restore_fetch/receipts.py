@@ -109,12 +109,21 @@ def _records_naming(folder: Path, suffix: str, kind: type[_R], text: str) -> Ite
                 yield path, record
 
 
-def find_receipts(folder: Path, job_id: str) -> list[tuple[Path, Receipt]]:
+def find_receipts(folder: Path, job_id: str, name: str | None = None) -> list[tuple[Path, Receipt]]:
     """The receipts of a job, each with the path of the archive it belongs to.
+
+    Args:
+        folder: Where they are.
+        job_id: The restore job.
+        name: What its archive is called, when that is known.
 
     Raises:
         StorageError: See `records_of_job`.
     """
+    if name is not None:
+        receipt = read_record(receipt_path(folder / name), Receipt)
+        if receipt is not None and receipt.job.id == job_id and receipt.file == name:
+            return [(folder / name, receipt)]
     found = records_of_job(folder, RECEIPT_SUFFIX, Receipt, job_id)
     return [
         (path.with_name(path.name.removesuffix(RECEIPT_SUFFIX)), receipt)

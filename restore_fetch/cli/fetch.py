@@ -9,7 +9,15 @@ import click
 
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import epilog
-from restore_fetch.cli.options import PARALLEL, common_options, connection_options, fetch_options, option
+from restore_fetch.cli.options import (
+    INDEX,
+    ONLY,
+    PARALLEL,
+    common_options,
+    connection_options,
+    fetch_options,
+    option,
+)
 
 if TYPE_CHECKING:
     from restore_fetch.settings import Connection, FetchOptions
@@ -20,9 +28,8 @@ CODES = (10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 130, 143)
 @click.command("fetch", epilog=epilog(*CODES))
 @click.argument("job_id", required=False)
 @option("--batch-id", metavar="HEX24", help="Fetch every job of this batch, in place of JOB_ID.")
-@option("--only", metavar="GLOB", help="Only jobs of the batch whose delivered file is called so.")
-@option("--index", type=click.IntRange(0), metavar="I",
-        help="Only this job of the batch, counted from 0 in the order of job ids.")  # fmt: skip
+@ONLY
+@INDEX
 @PARALLEL
 @connection_options
 @fetch_options

@@ -168,6 +168,9 @@ OUT_DIR = option("--out-dir", type=FILE, default=".", metavar="DIR",
                  help="Where files go; created when missing.")  # fmt: skip
 LOCK_WAIT = option("--lock-wait", type=DURATION, default="0", metavar="DURATION",
                    help="How long to wait for another run on the same job and folder.")  # fmt: skip
+ONLY = option("--only", metavar="GLOB", help="Only jobs of the batch whose delivered file is called so.")
+INDEX = option("--index", type=click.IntRange(0), metavar="I",
+               help="Only this job of the batch, counted from 0 in the order of job ids.")  # fmt: skip
 PARALLEL = option("--parallel", type=click.IntRange(1, 1000), default=2, metavar="N",
                   help="How many jobs of a batch are downloaded at once.")  # fmt: skip
 _FETCH = (

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator
 from typing import Any
 
 from restore_fetch import assembly
-from restore_fetch.assembly import TOOL, USER_AGENT
+from restore_fetch.assembly import USER_AGENT
 from restore_fetch.batch import BatchFetcher, BatchResult, batch_fetcher
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.progress import BatchProgress, Progress
 from restore_fetch.clock import SystemClock
+from restore_fetch.pull import Fetchers, Order, Puller
 from restore_fetch.service import LegacyRestoreService, open_service
 from restore_fetch.settings import Connection, FetchOptions
 from restore_fetch.workflow import Fetched, RestoreFetcher
-
-__all__ = ["TOOL", "USER_AGENT", "open_api", "open_batch_fetcher", "open_fetcher", "show_batch", "show_fetched"]
 
 
 @contextlib.contextmanager
@@ -41,6 +41,25 @@ def open_batch_fetcher(
     """
     with open_api(connection) as service, BatchProgress(console) as progress:
         yield batch_fetcher(service, connection, options, parallel=parallel, observer=progress)
+
+
+@contextlib.contextmanager
+def open_puller(
+    connection: Connection, options: FetchOptions, order: Order, parallel: int, console: Console
+) -> Iterator[Puller]:
+    """A puller that shows on a console what it does.
+
+    Raises:
+        ConfigurationError: The certificates to trust, or a proxy of the environment, cannot be used.
+    """
+    fetchers = Fetchers(
+        one=lambda: open_fetcher(connection, options, console),
+        batch=lambda: open_batch_fetcher(connection, options, parallel, console),
+    )
+    with open_api(connection) as service, Progress(console) as progress:
+        yield Puller(
+            service, options, order, fetchers, observer=progress, clock=SystemClock(), random=random.random
+        )
 
 
 def open_api(connection: Connection) -> contextlib.AbstractContextManager[LegacyRestoreService]:
