@@ -13,6 +13,7 @@
     │   └── JobTimeoutError             not FINISHED and READY in the time allowed
     ├── DeliveryError                   the job is fine, its delivery cannot be used
     │   ├── DeliveryUnusableError       not HTTP, failed, interrupted
+    │   │   └── SeveralFilesError       the job delivers several files, where one was asked for
     │   ├── DeliveryExpiredError        past its expiry, or said to be
     │   └── DownloadsSpentError         no download is left
     ├── DownloadError
@@ -160,6 +161,20 @@ class DeliveryError(RestoreFetchError):
 
 class DeliveryUnusableError(DeliveryError):
     """The delivery is not by HTTP, or it FAILED or was INTERRUPTED."""
+
+
+class SeveralFilesError(DeliveryUnusableError):
+    """One file was asked for, and the job delivers several: it is to be fetched as a batch.
+
+    Attributes:
+        batch_id: What the batch is called.
+    """
+
+    def __init__(
+        self, what: str, *, batch_id: str, status_name: str | None = None, files: str = "", next_step: str = ""
+    ) -> None:
+        super().__init__(what, status_name=status_name, files=files, next_step=next_step)
+        self.batch_id = batch_id
 
 
 class DeliveryExpiredError(DeliveryError):

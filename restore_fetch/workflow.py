@@ -329,8 +329,9 @@ class RestoreFetcher:
             hashes_were_absent=run.hashes_were_absent,
             observer=self._observer,
         )
+        seconds = self._options.hash_wait_seconds if self._service.publishes_hashes else 0.0
         with self._timed(run, "verifying"):
-            return proof.wait(self._patience(lambda: "the published hash"), self._options.hash_wait_seconds)
+            return proof.wait(self._patience(lambda: "the published hash"), seconds)
 
     # --- time
 

@@ -14,7 +14,7 @@ from restore_fetch.cli.console import Console
 from restore_fetch.cli.progress import BatchProgress, Progress
 from restore_fetch.clock import SystemClock
 from restore_fetch.pull import Fetchers, Order, Puller
-from restore_fetch.service import LegacyRestoreService, open_service
+from restore_fetch.service import Service, open_service
 from restore_fetch.settings import Connection, FetchOptions
 from restore_fetch.workflow import Fetched, RestoreFetcher
 
@@ -62,7 +62,7 @@ def open_puller(
         )
 
 
-def open_api(connection: Connection) -> contextlib.AbstractContextManager[LegacyRestoreService]:
+def open_api(connection: Connection) -> contextlib.AbstractContextManager[Service]:
     """The service alone, for commands that only look.
 
     Raises:

@@ -38,7 +38,7 @@ class DigestKey(httpx.Auth):
                 response = yield outgoing
                 _offer_one_challenge(response)
                 outgoing = flow.send(response)
-                _keep_small(response)
+                keep_small(response)
         except StopIteration:
             return
         except (LookupError, ValueError, NotImplementedError, httpx.ProtocolError) as exc:
@@ -66,7 +66,7 @@ def _offer_one_challenge(response: httpx.Response) -> None:
     response.headers["www-authenticate"] = (usable or digests)[0]
 
 
-def _keep_small(response: httpx.Response) -> None:
+def keep_small(response: httpx.Response) -> None:
     """Bound the body of an answered challenge: httpx is about to read it whole, and to decode it."""
     response.headers.pop("content-encoding", None)
     response.stream = _Beginning(response.stream)

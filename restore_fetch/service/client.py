@@ -157,7 +157,7 @@ class ApiClient:
     ) -> Answer:
         try:
             with self._http.stream(method, path, params=params, json=body, headers={"Accept": accept}) as response:
-                date = self._date(response)
+                date = date_of(response, self._clock)
                 content = self._content(response, max_bytes)
         except (httpx.InvalidURL, UnicodeError) as exc:
             raise ConfigurationError(
@@ -169,14 +169,6 @@ class ApiClient:
         if response.status_code == httpx.codes.OK or response.status_code == httpx.codes.CREATED:
             return Answer(parse_object(content), date)
         raise _refusal(response, content, date)
-
-    def _date(self, response: httpx.Response) -> datetime:
-        try:
-            date = email.utils.parsedate_to_datetime(response.headers.get("Date", ""))
-            date = date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
-        except (ValueError, TypeError, OverflowError):
-            return self._clock.now()
-        return date if date.year in _PLAUSIBLE_YEARS else self._clock.now()
 
     def _content(self, response: httpx.Response, max_bytes: int) -> bytes:
         try:
@@ -209,6 +201,21 @@ class ApiClient:
         )
 
 
+def date_of(response: httpx.Response, clock: Clock) -> datetime:
+    """When an answer was given, by the service's clock; by the local one when it does not tell."""
+    try:
+        date = email.utils.parsedate_to_datetime(response.headers.get("Date", ""))
+        date = date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        return clock.now()
+    return date if date.year in _PLAUSIBLE_YEARS else clock.now()
+
+
+def is_worth_another_try(status: int) -> bool:
+    """Whether a status means that the service cannot answer now, but may later."""
+    return status in _WORTH_ANOTHER_TRY or status > httpx.codes.GATEWAY_TIMEOUT
+
+
 def _refusal(response: httpx.Response, content: bytes, date: datetime) -> ApiError:
     """The error that a status other than 200 stands for; the status decides, never the service's error code."""
     status = response.status_code
@@ -235,7 +242,7 @@ def _refusal(response: httpx.Response, content: bytes, date: datetime) -> ApiErr
             error_code=error_code,
             next_step="check --project-id, --cluster and the job id",
         )
-    if status in _WORTH_ANOTHER_TRY or status > httpx.codes.GATEWAY_TIMEOUT:
+    if is_worth_another_try(status):
         return ServiceUnavailableError(
             f"the service cannot answer now ({said})",
             status=status,

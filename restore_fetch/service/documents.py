@@ -1,11 +1,11 @@
-"""The documents of the legacy API, made into values: a job, a snapshot, a page of a list."""
+"""The documents of the API, made into values: a job, a snapshot, a page of a list."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,6 +14,15 @@ from restore_fetch.models import Element, RestoreJob, Snapshot
 
 _OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}\Z")
 _E = TypeVar("_E", bound=Element)
+
+
+class Identified(Protocol):
+    """Something with an id of its own."""
+
+    @property
+    def id(self) -> str | None:
+        """The id, when the service tells it."""
+        ...
 
 
 def parse_job(document: Mapping[str, Any]) -> RestoreJob:
@@ -25,7 +34,7 @@ def parse_job(document: Mapping[str, Any]) -> RestoreJob:
     content = document.get("content")
     if isinstance(content, dict) and "status" in document and "statusName" not in document:
         document = content
-    return _parse(RestoreJob, "job", document)
+    return parse_as(RestoreJob, "job", document)
 
 
 def parse_snapshot(document: Mapping[str, Any]) -> Snapshot:
@@ -34,10 +43,20 @@ def parse_snapshot(document: Mapping[str, Any]) -> Snapshot:
     Raises:
         ServiceUnavailableError: An element has another type than the documented one.
     """
-    return _parse(Snapshot, "snapshot", document)
+    return parse_as(Snapshot, "snapshot", document)
 
 
-def _parse(kind: type[_E], what: str, document: Mapping[str, Any]) -> _E:
+def parse_as(kind: type[_E], what: str, document: Mapping[str, Any]) -> _E:
+    """A document as a value.
+
+    Args:
+        kind: Which value.
+        what: What it is of, for the error: `job`, `snapshot`.
+        document: The document.
+
+    Raises:
+        ServiceUnavailableError: An element has another type than the documented one.
+    """
     try:
         return kind.model_validate(document)
     except ValidationError as exc:
@@ -103,7 +122,7 @@ def parse_page(document: Mapping[str, Any]) -> Page:
     )
 
 
-def listed_id(found: RestoreJob | Snapshot) -> str:
+def listed_id(found: Identified) -> str:
     """The id of something in a list, in lower case. It will be part of file names, so it must be one.
 
     Raises:
