@@ -114,8 +114,9 @@ class Service:
         """Every snapshot of a cluster, the newest first."""
         with self.lock:
             self._let_snapshots_come_and_go()
+            # Of two taken in the same second, the later one is the newer.
             return sorted(
-                (snapshot for snapshot in self.snapshots.values() if snapshot.cluster is cluster),
+                (snapshot for snapshot in reversed(self.snapshots.values()) if snapshot.cluster is cluster),
                 key=lambda snapshot: snapshot.taken,
                 reverse=True,
             )
