@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from restore_fetch.sandbox import SCENARIOS, Sandbox
-from tests.services_support import command, fetch
+from tests.services_support import command, fetch, run_told
 
 SIZE = 16 * 1024
 READY = replace(SCENARIOS["normal"], polls_until_finished=0)
@@ -185,3 +187,50 @@ def test_a_job_of_cloud_backup_is_shown_without_its_key(tmp_path: Path):
         shown = json.loads(ended.stdout)
         assert (shown["statusName"], shown["delivery"]["statusName"]) == ("FINISHED", "READY")
         assert "/…/restore-" in shown["delivery"]["url"]
+
+
+# the command `sandbox`
+
+
+def test_the_command_sandbox_tells_what_a_client_of_the_service_needs(tmp_path: Path):
+    words = (
+        "sandbox",
+        "--service",
+        "atlas-cloud",
+        "--size",
+        "16KiB",
+        "--token-life",
+        "30s",
+        "--snapshot-every",
+        "1h",
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "restore_fetch", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            told = json.loads(process.stdout.readline())
+            ended = run_told(told, "status", told["job_id"], "--out-dir", str(tmp_path), account=True)
+        finally:
+            process.terminate()
+
+    assert process.returncode == 0
+    assert told["service"] == "atlas-cloud"
+    assert ended.code == 0, ended.stderr
+    assert told["job_id"] in ended.stdout
+
+
+def test_the_command_sandbox_knows_the_services():
+    done = subprocess.run(
+        [sys.executable, "-m", "restore_fetch", "sandbox", "--service", "atlas-v3"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "no service is called 'atlas-v3'" in done.stderr

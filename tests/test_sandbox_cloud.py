@@ -235,7 +235,7 @@ def test_a_snapshot_comes_is_completed_and_goes(client: httpx.Client, sandbox: S
 
 
 def test_snapshots_come_and_go_by_themselves():
-    quickly = Sandbox(service="atlas-cloud", size_bytes=16 * 1024, snapshot_seconds=0.001)
+    quickly = Sandbox(service="atlas-cloud", size_bytes=16 * 1024, snapshot_seconds=1e-6)
     with quickly as sandbox, client_of(sandbox, sandbox.replica_set_cluster) as client:
         seen = [client.get("/snapshots").json()["results"] for _ in range(20)]
 
