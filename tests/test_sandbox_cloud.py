@@ -230,7 +230,7 @@ def test_a_snapshot_comes_is_completed_and_goes(client: httpx.Client, sandbox: S
     assert statuses()[snapshot_id] == "inProgress"
     sandbox.complete_snapshot(snapshot_id)
     assert statuses()[snapshot_id] == "completed"
-    sandbox.remove_snapshot(snapshot_id)
+    sandbox.drop_snapshot(snapshot_id)
     assert snapshot_id not in statuses()
 
 
