@@ -21,7 +21,7 @@ from restore_fetch.errors import (
     VerificationError,
 )
 from restore_fetch.looks import SharedLooks
-from restore_fetch.members import Choice, is_over
+from restore_fetch.members import Choice, is_over, is_still_one, is_undivided
 from restore_fetch.models import RestoreJob
 from restore_fetch.observer import BatchObserver, SilentObserver
 from restore_fetch.records import BatchReceipt
@@ -223,8 +223,12 @@ class BatchFetcher:
 
     def _list(self, looks: SharedLooks, batch_id: str, expected: frozenset[str]) -> Mapping[str, RestoreJob]:
         jobs = self._patience(f"the list of batch {batch_id}").until(
-            looks.every_job, lambda jobs: expected <= jobs.keys(), self._options.wait_seconds
+            looks.every_job,
+            lambda jobs: expected <= jobs.keys() and not is_still_one(batch_id, jobs),
+            self._options.wait_seconds,
         )
+        if is_still_one(batch_id, jobs):
+            raise not_ready_in_time(jobs[batch_id], self._options.wait_seconds)
         if missing := expected - jobs.keys():
             raise ServiceUnavailableError(
                 f"the service's list of batch {batch_id} lacks {len(missing)} of the {len(expected)} jobs it made",
@@ -300,8 +304,8 @@ class BatchFetcher:
 
     def _conclude(self, run: _Run, results: tuple[MemberResult, ...], snapshot_id: str | None) -> BatchResult:
         result = BatchResult(run.batch_id, results)
-        if any(member.error is not None for member in results):
-            return result
+        if any(member.error is not None for member in results) or is_undivided(run.batch_id, run.jobs):
+            return result  # a single archive has a receipt of its own
         try:
             if run.looks.unexpected:
                 raise ServiceUnavailableError(

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from restore_fetch.clock import Clock
 from restore_fetch.errors import RestoreFetchError, ServiceUnavailableError
-from restore_fetch.members import check_belong_together
+from restore_fetch.members import check_belong_together, is_undivided
 from restore_fetch.models import RestoreJob
 from restore_fetch.restore_service import BackupService
 
@@ -111,6 +111,7 @@ class SharedLooks:
         else:
             self._failure = None
             self._jobs = jobs
-            self._known = self._known or frozenset(jobs)
-            self.unexpected |= frozenset(jobs) - self._known
+            if not is_undivided(self._batch_id, jobs):
+                self._known = self._known or frozenset(jobs)
+                self.unexpected |= frozenset(jobs) - self._known
         self._begun = begun

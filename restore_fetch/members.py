@@ -78,6 +78,19 @@ def is_over(job: RestoreJob) -> bool:
         return True
 
 
+def is_undivided(batch_id: str, jobs: Mapping[str, RestoreJob]) -> bool:
+    """Whether one job stands for the whole batch.
+
+    A job of Cloud Backup does, before it says what it delivers, and when that is a single file.
+    """
+    return jobs.keys() == {batch_id} and jobs[batch_id].batch_id is None
+
+
+def is_still_one(batch_id: str, jobs: Mapping[str, RestoreJob]) -> bool:
+    """Whether that one job may yet show itself as several."""
+    return is_undivided(batch_id, jobs) and not is_over(jobs[batch_id])
+
+
 def check_belong_together(batch_id: str, jobs: Mapping[str, RestoreJob]) -> None:
     """Refuse a batch that is not one: a restore from archives of two would be silent nonsense.
 
@@ -86,6 +99,8 @@ def check_belong_together(batch_id: str, jobs: Mapping[str, RestoreJob]) -> None
     Raises:
         ServiceUnavailableError: A job is of another batch, or two are of different clusters.
     """
+    if is_undivided(batch_id, jobs):
+        return
     for job in jobs.values():
         if job.batch_id is None or job.batch_id.lower() != batch_id:
             raise ServiceUnavailableError(
@@ -126,6 +141,7 @@ def made_for(listed: tuple[RestoreJob, ...], snapshot: Snapshot, requested: date
 
     Returns:
         The jobs in the order of their ids; none when there is no such job, or parts of the snapshot have none yet.
+        (In Cloud Backup the parts have no cluster of their own, and one job restores them all.)
     """
     ours = [
         job
@@ -135,8 +151,9 @@ def made_for(listed: tuple[RestoreJob, ...], snapshot: Snapshot, requested: date
     if not ours:
         return ()
     newest = ours[0]
+    with_a_job = [part for part in snapshot.parts if part.cluster_id is not None]
     jobs = [newest] if newest.batch_id is None else [job for job in ours if job.batch_id == newest.batch_id]
-    return tuple(sorted(jobs, key=lambda job: job.id or "")) if len(jobs) >= len(snapshot.parts) else ()
+    return tuple(sorted(jobs, key=lambda job: job.id or "")) if len(jobs) >= len(with_a_job) else ()
 
 
 def is_of(job: RestoreJob, snapshot: Snapshot) -> bool:

@@ -17,6 +17,7 @@ from restore_fetch.errors import (
     JobError,
     NotFoundError,
     ServiceUnavailableError,
+    SeveralFilesError,
 )
 from restore_fetch.locking import job_lock
 from restore_fetch.members import Choice, made_for
@@ -212,8 +213,9 @@ class Puller:
         """The jobs that the journal tells of, as the service lists them now: all of them, or none."""
         listed = self._service.jobs(known.batch_id) if known.batch_id else self._service.all_jobs()
         if known.job_ids:
-            jobs = tuple(job for job in listed if job.id in known.job_ids)
-            return jobs if len(jobs) == len(known.job_ids) else ()
+            # What was one job may show itself as the batch of its files by now.
+            jobs = tuple(job for job in listed if job.id in known.job_ids or job.batch_id in known.job_ids)
+            return jobs if len(jobs) >= len(known.job_ids) else ()
         return made_for(listed, snapshot, known.requested)
 
     def _is_usable(self, job: RestoreJob) -> bool:
@@ -287,8 +289,13 @@ class Puller:
 
     def _fetch(self, jobs: tuple[RestoreJob, ...], snapshot_id: str, choice: Choice) -> BatchResult | Fetched:
         if jobs[0].batch_id is None and len(jobs) == 1:
-            with self._fetchers.one() as fetcher:
-                return fetcher.fetch(jobs[0].id or "")
+            try:
+                with self._fetchers.one() as one:
+                    return one.fetch(jobs[0].id or "")
+            except SeveralFilesError as exc:
+                self._observer.note("batch", f"{exc.what}: they are fetched as a batch")
+                with self._fetchers.batch() as several:
+                    return several.fetch(exc.batch_id.lower(), choice=choice, snapshot_id=snapshot_id)
         batches = {job.batch_id for job in jobs}
         batch_id = jobs[0].batch_id
         if len(batches) != 1 or batch_id is None:

@@ -158,6 +158,6 @@ def run_told(
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def fetch(sandbox: Sandbox, folder: Path, job_id: str, *arguments: str, **settings: Any) -> Ended:
+def fetch(sandbox: Sandbox, folder: Path, *arguments: str, **settings: Any) -> Ended:
     quick = ("--poll-interval", "0.05s", "--min-free", "0", "--wait", "60s", "--hash-wait", "60s")
-    return command(sandbox, "fetch", job_id, "--out-dir", str(folder), *quick, *arguments, **settings)
+    return command(sandbox, "fetch", "--out-dir", str(folder), *quick, *arguments, **settings)

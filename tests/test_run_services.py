@@ -169,14 +169,102 @@ def test_a_cut_download_of_cloud_backup_goes_on(tmp_path: Path):
         assert receipt["attempts"][1]["resumed_from"] > 0
 
 
-def test_one_of_several_files_is_never_fetched_in_place_of_all(tmp_path: Path):
-    with Sandbox(service="atlas-cloud", size_bytes=SIZE, polls=1) as sandbox:
-        ended = fetch(sandbox, tmp_path, sandbox.batch_id)
+@pytest.mark.parametrize("named", [(), ("--batch-id",)], ids=["job", "batch"])
+def test_a_job_of_several_files_is_fetched_as_a_batch(tmp_path: Path, named: tuple[str, ...]):
+    with Sandbox(service="atlas-cloud", size_bytes=SIZE, polls=2) as sandbox:
+        ended = fetch(sandbox, tmp_path, *named, sandbox.batch_id, "--allow-unverified")
 
-        if ended.code != 0:  # all three or nothing
-            assert ended.code in (15, 18)
-            assert ended.code == 18 or f"--batch-id {sandbox.batch_id}" in ended.stderr
-        assert sandbox.delivery_gets() in (0, 3)
+        assert ended.code == 0, ended.stderr
+        files = sandbox.jobs_of(sandbox.batch_id)
+        paths = {str(tmp_path / sandbox.file_name(file_id)) for file_id in files}
+        assert set(ended.stdout.splitlines()) == paths
+        for file_id in files:
+            content = (tmp_path / sandbox.file_name(file_id)).read_bytes()
+            assert hashlib.sha1(content).hexdigest() == sandbox.archive(file_id).sha1
+            assert sandbox.delivery_gets(file_id) == 1
+
+        again = fetch(sandbox, tmp_path, *named, sandbox.batch_id, "--allow-unverified")
+
+        assert again.code == 0, again.stderr
+        assert set(again.stdout.splitlines()) == paths
+        assert sandbox.delivery_gets() == 3
+
+
+def test_a_job_of_a_single_file_may_be_called_a_batch(tmp_path: Path):
+    with Sandbox(service="atlas-cloud", size_bytes=SIZE, polls=1) as sandbox:
+        ended = fetch(sandbox, tmp_path, "--batch-id", sandbox.job_id, "--allow-unverified")
+
+        assert ended.code == 0, ended.stderr
+        assert ended.stdout == f"{tmp_path / sandbox.file_name(sandbox.job_id)}\n"
+
+
+def test_a_batch_of_cloud_backup_that_fails_does_not_wait_for_its_files(tmp_path: Path):
+    with Sandbox(service="atlas-cloud", size_bytes=SIZE) as sandbox:
+        broken = sandbox.add_batch(*[SCENARIOS["broken-job"]] * 3)
+
+        ended = fetch(sandbox, tmp_path, "--batch-id", broken)
+
+        assert ended.code == 13, ended.stderr
+        assert "failed" in ended.stderr.splitlines()[-1]
+
+
+def test_a_batch_of_cloud_backup_that_is_never_ready_ends_with_the_time(tmp_path: Path):
+    with Sandbox(service="atlas-cloud", size_bytes=SIZE) as sandbox:
+        waiting = sandbox.add_batch(*[SCENARIOS["never-ready"]] * 3)
+
+        assert fetch(sandbox, tmp_path, "--batch-id", waiting, "--wait", "0.2s").code == 14
+
+
+def test_one_bad_file_of_several_leaves_the_others_to_finish(tmp_path: Path):
+    with Sandbox(service="atlas-cloud", size_bytes=SIZE) as sandbox:
+        batch_id = sandbox.add_batch(READY, replace(READY, refusal_status=404), READY)
+
+        ended = fetch(sandbox, tmp_path, batch_id, "--allow-unverified")
+
+        assert ended.code == 16, ended.stderr
+        assert len(list(tmp_path.glob("*.receipt.json"))) == 2
+
+
+# pull
+
+
+@pytest.mark.parametrize("service", ["atlas", "atlas-v2", "atlas-cloud", "cloud-manager", "ops-manager"])
+def test_a_pull_of_the_service_creates_and_downloads_once(tmp_path: Path, service: str):
+    with Sandbox(service=service, size_bytes=SIZE, polls=1) as sandbox:
+        by_hand = ("--out-dir", str(tmp_path), "--poll-interval", "0.05s", "--min-free", "0", "--allow-unverified")
+        first = command(sandbox, "pull", *by_hand)
+        second = command(sandbox, "pull", *by_hand)
+
+        assert (first.code, second.code) == (0, 0), first.stderr + second.stderr
+        assert len(first.stdout.splitlines()) == 3
+        assert first.stdout == second.stdout
+        assert sandbox.delivery_gets() == 3
+        orders = [request for request in sandbox.requests if request.method == "POST" and request.status == 200]
+        assert len(orders) == 1
+
+
+def test_a_pull_of_cloud_backup_that_was_given_up_is_gone_on_with(tmp_path: Path):
+    with Sandbox(service="atlas-cloud", size_bytes=SIZE, polls=3) as sandbox:
+        by_hand = ("--out-dir", str(tmp_path), "--poll-interval", "0.05s", "--min-free", "0", "--allow-unverified")
+        codes = [command(sandbox, "pull", *by_hand, "--wait", "0").code for _ in range(2)]
+        last = command(sandbox, "pull", *by_hand)
+
+        assert codes == [14, 14]
+        assert last.code == 0, last.stderr
+        orders = [request for request in sandbox.requests if request.method == "POST" and request.status == 200]
+        assert len(orders) == 1
+
+
+def test_a_pull_of_a_replica_set_in_cloud_backup_is_one_archive(tmp_path: Path):
+    with Sandbox(service="atlas-cloud", size_bytes=SIZE, polls=1) as sandbox:
+        ended = command(
+            sandbox, "pull", "--cluster", sandbox.replica_set_cluster, "--out-dir", str(tmp_path),
+            "--poll-interval", "0.05s", "--min-free", "0", "--allow-unverified", account=True,
+        )  # fmt: skip
+
+        assert ended.code == 0, ended.stderr
+        assert len(ended.stdout.splitlines()) == 1
+        assert receipt_of(tmp_path)["job"]["cluster_name"] == sandbox.replica_set_cluster
 
 
 def test_a_job_of_cloud_backup_is_shown_without_its_key(tmp_path: Path):

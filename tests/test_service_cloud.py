@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from restore_fetch.errors import (
     ServiceUnavailableError,
     SeveralFilesError,
 )
+from restore_fetch.members import made_for
 from restore_fetch.models import RestoreJob
 from restore_fetch.offer import Offer
 from tests.services_support import (
@@ -342,6 +343,25 @@ def test_an_order_that_is_answered_without_an_id_is_no_job(httpserver: HTTPServe
 
     with pytest.raises(ServiceUnavailableError):
         cloud_service(httpserver, clock).create_restore(SNAPSHOT, max_downloads=1, expiration_hours=1)
+
+
+@pytest.mark.parametrize("document", [cloud_job(), three_files()], ids=["waiting", "ready"])
+def test_an_order_whose_answer_was_lost_is_found_again(
+    httpserver: HTTPServer, clock: ManualClock, document: dict[str, Any]
+):
+    members = [{"replicaSetName": name, "id": SNAPSHOT, "cloudProvider": "AWS"} for name in MEMBERS]
+    sharded = cloud_snapshot(type="shardedCluster", members=members, replicaSetName=None)
+    other = cloud_job(id="6b0000002c88faeba59eb866", snapshotId="0123456789abcdef01234567")
+    httpserver.expect_request(f"{CLOUD}/snapshots/{SNAPSHOT}").respond_with_json(sharded)
+    httpserver.expect_request(f"{CLOUD}/restoreJobs").respond_with_json(listed(other, document))
+    service = cloud_service(httpserver, clock)
+    ordered = datetime(2026, 8, 10, 3, 40, 30, tzinfo=UTC)
+
+    found = made_for(service.all_jobs(), service.snapshot(SNAPSHOT), ordered)
+    too_old = made_for(service.all_jobs(), service.snapshot(SNAPSHOT), ordered + timedelta(hours=1))
+
+    assert {job.batch_id or job.id for job in found} == {JOB}
+    assert too_old == ()
 
 
 def test_only_this_service_says_that_it_publishes_no_hashes(httpserver: HTTPServer, clock: ManualClock):

@@ -51,6 +51,7 @@ def command(
     is verified is not downloaded again, what broke off goes on where the delivery allows it.
     """
     from restore_fetch.cli.session import open_batch_fetcher, open_fetcher, show_batch, show_fetched
+    from restore_fetch.errors import SeveralFilesError
     from restore_fetch.members import Choice
     from restore_fetch.settings import parse_object_id
 
@@ -68,5 +69,12 @@ def command(
     if not job_id:
         raise click.UsageError("Missing argument 'JOB_ID', or --batch-id")
     job = parse_object_id(job_id, "JOB_ID")
-    with open_fetcher(connect(), options(), console) as one:
-        show_fetched(console, one.fetch(job))
+    connection, fetching = connect(), options()
+    try:
+        with open_fetcher(connection, fetching, console) as one:
+            show_fetched(console, one.fetch(job))
+    except SeveralFilesError as exc:
+        console.note("batch", f"{exc.what}: they are fetched as a batch")
+        with open_batch_fetcher(connection, fetching, parallel, console) as fetcher:
+            result = fetcher.fetch(exc.batch_id)
+        show_batch(console, result)
