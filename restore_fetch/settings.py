@@ -22,7 +22,8 @@ from restore_fetch.sources import Given as Given
 SERVICES = ("atlas", "atlas-v2", "atlas-cloud", "cloud-manager", "ops-manager")
 DEFAULT_ORIGIN = "https://cloud.mongodb.com"
 _OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}\Z")
-_PROFILE_SERVICES = {"cloud": "atlas"}
+_TOOL_SERVICES = {"cloud": "atlas"}  # in the words of MongoDB's own tools
+_OWN_LAYER = 1
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,8 @@ def resolve_connection(
     """
     found = Finder(given, environ, config_folder)
     service = found.value("service") or Given("atlas", "default")
-    if service.source.startswith("profile"):
-        service = Given(_PROFILE_SERVICES.get(service.value, service.value), service.source)
+    if service.layer > _OWN_LAYER:
+        service = Given(_TOOL_SERVICES.get(service.value, service.value), service.source)
     if service.value not in SERVICES:
         raise ConfigurationError(
             f"{service.value!r} ({service.source}) is no service this version knows",

@@ -201,6 +201,15 @@ def test_cloud_in_a_profile_means_atlas(tmp_path: Path):
     assert resolve_connection(given, {}, config_folder=tmp_path).service == "atlas"
 
 
+@pytest.mark.parametrize("variable", ["MONGODB_ATLAS_SERVICE", "MCLI_SERVICE"])
+def test_cloud_in_a_variable_of_other_tools_means_atlas(tmp_path: Path, variable: str):
+    given = {"project_id": Given(PROJECT, "--project-id"), "cluster": Given("Cluster0", "--cluster")}
+
+    connection = resolve_connection(given, KEY_VARIABLES | {variable: "cloud"}, config_folder=tmp_path)
+
+    assert (connection.service, connection.sources["service"]) == ("atlas", variable)
+
+
 @pytest.mark.parametrize("service", ["atlas", "atlas-v2", "atlas-cloud", "cloud-manager", "ops-manager"])
 def test_each_of_the_five_services_is_known(tmp_path: Path, service: str):
     own = {"base_url": "https://ops.example.net"}
