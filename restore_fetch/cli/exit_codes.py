@@ -17,7 +17,7 @@ MEANINGS = {
     10: "authentication or authorization failed (401, 403)",
     11: "not found: project, cluster, job, batch or snapshot",
     12: "the API cannot be reached, keeps failing or answers nonsense; retry later",
-    13: "the job failed: BROKEN or KILLED; start a new job",
+    13: "the job failed: BROKEN or KILLED, in Cloud Backup failed or cancelled; start a new job",
     14: "timed out: not FINISHED and READY within --wait; retry later",
     15: "the delivery cannot be used, or its downloads are spent; start a new job",
     16: "download failed, after the attempts allowed; retry later",
