@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from restore_fetch import redaction
 from restore_fetch.errors import ApiError, AuthenticationError, ConfigurationError, ServiceUnavailableError
 from restore_fetch.redaction import Secret
 from restore_fetch.service import open_service
+from restore_fetch.service.auth import DigestKey
 from restore_fetch.service.cloud import CloudBackupService
 from restore_fetch.service.oauth import TOKEN_PATH, ServiceAccount
 from restore_fetch.settings import Connection
@@ -279,6 +281,33 @@ def test_a_token_endpoint_that_hangs_up_is_worth_another_try(clock: ManualClock)
         service = open_service(connection, clock=clock, user_agent="test/1")
         with service, pytest.raises(ServiceUnavailableError, match="cannot be reached"):
             service.job(JOB)
+
+
+@pytest.mark.parametrize("account", [False, True])
+def test_a_refusal_that_never_ends_is_not_read_to_its_end(clock: ManualClock, account: bool):
+    class Trickle(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            while True:
+                clock.advance(10)
+                yield b"x"
+
+    challenge = {"WWW-Authenticate": 'Digest realm="r", nonce="n", qop="auth"'}
+    secret = Secret(SECRET)
+    origin = "https://cloud.mongodb.com"
+    auth = ServiceAccount(ID, secret, origin=origin, clock=clock) if account else DigestKey(ID, secret, clock=clock)
+    began = clock.monotonic()
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(401, headers=challenge, stream=Trickle())
+
+    with httpx.Client(auth=auth, transport=httpx.MockTransport(refuse)) as client:
+        try:
+            with client.stream("GET", origin):
+                pass
+        except AuthenticationError:
+            assert account
+
+    assert clock.monotonic() - began < 100
 
 
 # secrets

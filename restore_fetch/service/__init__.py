@@ -51,5 +51,5 @@ def _auth(connection: Connection, clock: Clock) -> httpx.Auth:
             connection.client_id, connection.client_secret, origin=connection.base_url, clock=clock
         )
     if connection.public_key and connection.private_key:
-        return DigestKey(connection.public_key, connection.private_key)
+        return DigestKey(connection.public_key, connection.private_key, clock=clock)
     raise ConfigurationError("the connection has neither an API key nor a service account")

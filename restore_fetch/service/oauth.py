@@ -74,7 +74,7 @@ class ServiceAccount(httpx.Auth):
         response = yield request
         if response.status_code != httpx.codes.UNAUTHORIZED:
             return
-        keep_small(response)
+        keep_small(response, self._clock)
         renewed = yield from self._fresh_token(request, refused=used)
         request.headers["Authorization"] = f"Bearer {renewed.value.reveal()}"
         yield request
@@ -108,7 +108,7 @@ class ServiceAccount(httpx.Auth):
         )
 
     def _read(self, response: httpx.Response, asked_at: float) -> _Token:
-        keep_small(response)
+        keep_small(response, self._clock)
         content = response.read()
         if response.status_code != httpx.codes.OK:
             raise self._refusal(response, content)
