@@ -22,19 +22,17 @@ def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def nothing_if_empty(value: Any) -> Any:
-    """None for an empty text: the service writes either for what is not there."""
+def _nothing_if_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
-def empty_if_null(value: Any) -> Any:
-    """An empty list for null."""
+def _empty_if_null(value: Any) -> Any:
     return () if value is None else value
 
 
 def _date_of_timestamp(value: object) -> object:
     """The date in `{date, increment}`; a plain date stays."""
-    return nothing_if_empty(value.get("date") if isinstance(value, dict) else value)
+    return _nothing_if_empty(value.get("date") if isinstance(value, dict) else value)
 
 
 def _known_secret(value: SecretStr) -> SecretStr:
@@ -50,7 +48,7 @@ def _known_secret_url(value: SecretStr) -> SecretStr:
 Moment = Annotated[datetime, AfterValidator(_in_utc)]
 SecretText = Annotated[SecretStr, AfterValidator(_known_secret)]
 SecretUrl = Annotated[SecretStr, AfterValidator(_known_secret_url)]
-OptionalText = Annotated[str | None, BeforeValidator(nothing_if_empty)]
+OptionalText = Annotated[str | None, BeforeValidator(_nothing_if_empty)]
 
 
 class Element(BaseModel):
@@ -101,11 +99,11 @@ class Delivery(Element):
 
     method_name: str | None = None
     status_name: str | None = None
-    url: Annotated[SecretUrl | None, BeforeValidator(nothing_if_empty)] = None
-    url_v2: Annotated[SecretUrl | None, BeforeValidator(nothing_if_empty)] = Field(None, alias="urlV2")
+    url: Annotated[SecretUrl | None, BeforeValidator(_nothing_if_empty)] = None
+    url_v2: Annotated[SecretUrl | None, BeforeValidator(_nothing_if_empty)] = Field(None, alias="urlV2")
     auth_header: OptionalText = None
-    auth_value: Annotated[SecretText | None, BeforeValidator(nothing_if_empty)] = None
-    expires: Annotated[Moment | None, BeforeValidator(nothing_if_empty)] = None
+    auth_value: Annotated[SecretText | None, BeforeValidator(_nothing_if_empty)] = None
+    expires: Annotated[Moment | None, BeforeValidator(_nothing_if_empty)] = None
     expiration_hours: int | float | None = None
     max_downloads: int | None = None
 
@@ -120,7 +118,7 @@ class RestoreJob(Element):
     id: str | None = None
     status_name: str | None = None
     delivery: Delivery | None = None
-    hashes: Annotated[tuple[FileHash, ...], BeforeValidator(empty_if_null)] = ()
+    hashes: Annotated[tuple[FileHash, ...], BeforeValidator(_empty_if_null)] = ()
     batch_id: OptionalText = None
     snapshot_id: OptionalText = None
     group_id: OptionalText = None
@@ -128,12 +126,12 @@ class RestoreJob(Element):
     cluster_name: OptionalText = None
     host_id: OptionalText = None
     replica_set_name: OptionalText = None
-    created: Annotated[Moment | None, BeforeValidator(nothing_if_empty)] = None
+    created: Annotated[Moment | None, BeforeValidator(_nothing_if_empty)] = None
     point_in_time: bool | None = None
     timestamp: OplogTimestamp | None = None
     encryption_enabled: bool | None = None
     master_key_uuid: OptionalText = Field(None, alias="masterKeyUUID")
-    links: Annotated[tuple[Link, ...], BeforeValidator(empty_if_null)] = ()
+    links: Annotated[tuple[Link, ...], BeforeValidator(_empty_if_null)] = ()
 
 
 class SnapshotPart(Element):
@@ -165,9 +163,9 @@ class Snapshot(Element):
     id: str | None = None
     created: Annotated[Moment | None, BeforeValidator(_date_of_timestamp)] = None
     complete: bool | None = None
-    expires: Annotated[Moment | None, BeforeValidator(nothing_if_empty)] = None
+    expires: Annotated[Moment | None, BeforeValidator(_nothing_if_empty)] = None
     cluster_id: OptionalText = None
     cluster_name: OptionalText = None
     group_id: OptionalText = None
     do_not_delete: bool | None = None
-    parts: Annotated[tuple[SnapshotPart, ...], BeforeValidator(empty_if_null)] = ()
+    parts: Annotated[tuple[SnapshotPart, ...], BeforeValidator(_empty_if_null)] = ()

@@ -157,7 +157,7 @@ class ApiClient:
     ) -> Answer:
         try:
             with self._http.stream(method, path, params=params, json=body, headers={"Accept": accept}) as response:
-                date = date_of(response, self._clock)
+                date = self._date(response)
                 content = self._content(response, max_bytes)
         except (httpx.InvalidURL, UnicodeError) as exc:
             raise ConfigurationError(
@@ -169,6 +169,9 @@ class ApiClient:
         if response.status_code == httpx.codes.OK or response.status_code == httpx.codes.CREATED:
             return Answer(parse_object(content), date)
         raise _refusal(response, content, date)
+
+    def _date(self, response: httpx.Response) -> datetime:
+        return date_of(response, self._clock)
 
     def _content(self, response: httpx.Response, max_bytes: int) -> bytes:
         try:

@@ -28,14 +28,14 @@ from restore_fetch.models import (
     SecretUrl,
     Snapshot,
     SnapshotPart,
-    empty_if_null,
-    nothing_if_empty,
 )
 from restore_fetch.service.client import ApiClient
 from restore_fetch.service.cluster import VERSIONED_JSON, ClusterService
 from restore_fetch.service.documents import listed_id, parse_as
 
 _T = TypeVar("_T")
+_NONE_IF_EMPTY = BeforeValidator(lambda value: None if value == "" else value)
+_EMPTY_IF_NULL = BeforeValidator(lambda value: () if value is None else value)
 _PREFIX = "/api/atlas/v2"
 _JOBS = "/backup/restoreJobs"
 _SNAPSHOTS = "/backup/snapshots"
@@ -50,7 +50,7 @@ class Component(Element):
     """The part of a job that is one replica set of a sharded cluster."""
 
     replica_set_name: OptionalText = None
-    download_url: Annotated[SecretUrl | None, BeforeValidator(nothing_if_empty)] = None
+    download_url: Annotated[SecretUrl | None, _NONE_IF_EMPTY] = None
 
 
 class CloudRestoreJob(Element):
@@ -58,14 +58,14 @@ class CloudRestoreJob(Element):
 
     id: str | None = None
     delivery_type: str | None = None
-    delivery_url: Annotated[tuple[SecretUrl, ...], BeforeValidator(empty_if_null)] = ()
-    components: Annotated[tuple[Component, ...], BeforeValidator(empty_if_null)] = ()
+    delivery_url: Annotated[tuple[SecretUrl, ...], _EMPTY_IF_NULL] = ()
+    components: Annotated[tuple[Component, ...], _EMPTY_IF_NULL] = ()
     failed: bool | None = None
     cancelled: bool | None = None
     expired: bool | None = None
-    expires_at: Annotated[Moment | None, BeforeValidator(nothing_if_empty)] = None
+    expires_at: Annotated[Moment | None, _NONE_IF_EMPTY] = None
     snapshot_id: OptionalText = None
-    timestamp: Annotated[Moment | None, BeforeValidator(nothing_if_empty)] = None
+    timestamp: Annotated[Moment | None, _NONE_IF_EMPTY] = None
 
     def files(self) -> tuple[Component, ...]:
         """The files it delivers, in an order that does not change between two looks; none before it is ready."""
@@ -81,12 +81,12 @@ class CloudSnapshot(Element):
     """A snapshot, as Cloud Backup shows it; `members` only for a sharded cluster."""
 
     id: OptionalText = None
-    created_at: Annotated[Moment | None, BeforeValidator(nothing_if_empty)] = None
-    expires_at: Annotated[Moment | None, BeforeValidator(nothing_if_empty)] = None
+    created_at: Annotated[Moment | None, _NONE_IF_EMPTY] = None
+    expires_at: Annotated[Moment | None, _NONE_IF_EMPTY] = None
     status: OptionalText = None
     replica_set_name: OptionalText = None
     master_key_uuid: OptionalText = None
-    members: Annotated[tuple[Component, ...], BeforeValidator(empty_if_null)] = ()
+    members: Annotated[tuple[Component, ...], _EMPTY_IF_NULL] = ()
 
 
 def _statuses(job: CloudRestoreJob, *, ready: bool) -> tuple[str, str]:
