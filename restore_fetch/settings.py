@@ -22,7 +22,8 @@ from restore_fetch.sources import Given as Given
 SERVICES = ("atlas", "atlas-v2", "atlas-cloud", "cloud-manager", "ops-manager")
 DEFAULT_ORIGIN = "https://cloud.mongodb.com"
 _OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}\Z")
-_TOOL_SERVICES = {"cloud": "atlas"}  # in the words of MongoDB's own tools
+_HOST = re.compile(r"[^\x00-\x20\x7f-\xa0\ud800-\udfff\"<>\\^`{|}]+\Z")
+_TOOLS_SERVICES = {"cloud": "atlas"}  # in the words of MongoDB's own tools
 _OWN_LAYER = 1
 
 
@@ -141,7 +142,7 @@ def resolve_connection(
     found = Finder(given, environ, config_folder)
     service = found.value("service") or Given("atlas", "default")
     if service.layer > _OWN_LAYER:
-        service = Given(_TOOL_SERVICES.get(service.value, service.value), service.source)
+        service = Given(_TOOLS_SERVICES.get(service.value, service.value), service.source)
     if service.value not in SERVICES:
         raise ConfigurationError(
             f"{service.value!r} ({service.source}) is no service this version knows",
@@ -189,7 +190,7 @@ def parse_origin(text: str, *, allow_http: bool) -> str:
         port = parts.port
     except ValueError as exc:
         raise ConfigurationError("--base-url is not a URL") from exc
-    if parts.scheme not in ("https", "http") or not parts.hostname:
+    if parts.scheme not in ("https", "http") or not parts.hostname or not _HOST.match(parts.hostname):
         raise ConfigurationError("--base-url must be like https://opsmanager.example.net:8443")
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError("--base-url must not carry a user name or password")

@@ -82,11 +82,15 @@ class Finder:
         """The same, for a value that must be there.
 
         Raises:
-            ConfigurationError: It is missing; or as `value` does.
+            ConfigurationError: It is missing, or cannot be sent; or as `value` does.
         """
         found = self.value(name)
         if found is None:
             raise ConfigurationError(f"the {name.replace('_', ' ')} is missing", next_step=next_step)
+        if not found.value.isprintable():
+            raise ConfigurationError(
+                f"the {name.replace('_', ' ')} ({found.source}) has characters that cannot be sent"
+            )
         return found
 
     def profile(self) -> Profile | None:
