@@ -10,14 +10,17 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from restore_fetch.batch import fetch_batch
     from restore_fetch.clock import Clock, SystemClock
+    from restore_fetch.crews import MemberResult, Unit, fetch_one
     from restore_fetch.delivery import DeliveryClient
-    from restore_fetch.errors import RestoreFetchError
+    from restore_fetch.errors import BatchError, RestoreFetchError
     from restore_fetch.hashes import Digest
-    from restore_fetch.models import RestoreJob
+    from restore_fetch.members import Choice
+    from restore_fetch.models import RestoreJob, Snapshot
     from restore_fetch.network import tls_context
-    from restore_fetch.observer import Observer, SilentObserver
-    from restore_fetch.records import Receipt
+    from restore_fetch.observer import BatchObserver, Observer, SilentObserver
+    from restore_fetch.records import BatchReceipt, Receipt
     from restore_fetch.redaction import Secret
     from restore_fetch.service import open_service
     from restore_fetch.settings import Connection, FetchOptions
@@ -25,12 +28,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "BatchError",
+    "BatchObserver",
+    "BatchReceipt",
+    "Choice",
     "Clock",
     "Connection",
     "DeliveryClient",
     "Digest",
     "FetchOptions",
     "Fetched",
+    "MemberResult",
     "Observer",
     "Receipt",
     "RestoreFetchError",
@@ -38,20 +46,27 @@ __all__ = [
     "RestoreJob",
     "Secret",
     "SilentObserver",
+    "Snapshot",
     "SystemClock",
+    "Unit",
     "__version__",
+    "fetch_batch",
+    "fetch_one",
     "open_service",
     "tls_context",
 ]
 _HOMES = {
+    "batch": ("fetch_batch",),
     "clock": ("Clock", "SystemClock"),
+    "crews": ("MemberResult", "Unit", "fetch_one"),
     "delivery": ("DeliveryClient",),
-    "errors": ("RestoreFetchError",),
+    "errors": ("BatchError", "RestoreFetchError"),
     "hashes": ("Digest",),
-    "models": ("RestoreJob",),
+    "members": ("Choice",),
+    "models": ("RestoreJob", "Snapshot"),
     "network": ("tls_context",),
-    "observer": ("Observer", "SilentObserver"),
-    "records": ("Receipt",),
+    "observer": ("BatchObserver", "Observer", "SilentObserver"),
+    "records": ("BatchReceipt", "Receipt"),
     "redaction": ("Secret",),
     "service": ("open_service",),
     "settings": ("Connection", "FetchOptions"),

@@ -13,6 +13,7 @@
     │   └── JobTimeoutError             not FINISHED and READY in the time allowed
     ├── DeliveryError                   the job is fine, its delivery cannot be used
     │   ├── DeliveryUnusableError       not HTTP, failed, interrupted
+    │   │   └── SeveralFilesError       the job delivers several files, where one was asked for
     │   ├── DeliveryExpiredError        past its expiry, or said to be
     │   └── DownloadsSpentError         no download is left
     ├── DownloadError
@@ -23,14 +24,15 @@
     │   ├── ArchiveDamagedError         the bytes are not a whole archive
     │   └── HashNotPublishedError       nothing to compare with
     ├── StorageError                    the local disk, or a file in the way
-    └── LockedError                     another run works on the same job
+    ├── LockedError                     another run works on the same job
+    └── BatchError                      members of a batch failed, each with an error of its own
 
 Errors never print and never exit; the command line maps each family to an exit code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 
@@ -159,6 +161,20 @@ class DeliveryError(RestoreFetchError):
 
 class DeliveryUnusableError(DeliveryError):
     """The delivery is not by HTTP, or it FAILED or was INTERRUPTED."""
+
+
+class SeveralFilesError(DeliveryUnusableError):
+    """One file was asked for, and the job delivers several: it is to be fetched as a batch.
+
+    Attributes:
+        batch_id: What the batch is called.
+    """
+
+    def __init__(
+        self, what: str, *, batch_id: str, status_name: str | None = None, files: str = "", next_step: str = ""
+    ) -> None:
+        super().__init__(what, status_name=status_name, files=files, next_step=next_step)
+        self.batch_id = batch_id
 
 
 class DeliveryExpiredError(DeliveryError):
@@ -293,3 +309,19 @@ class LockedError(RestoreFetchError):
     def __init__(self, what: str, *, path: Path, files: str = "", next_step: str = "") -> None:
         super().__init__(what, files=files, next_step=next_step)
         self.path = path
+
+
+class BatchError(RestoreFetchError):
+    """Some members of a batch failed; the others are done.
+
+    Attributes:
+        batch_id: The batch.
+        failures: What happened, by job id.
+    """
+
+    def __init__(
+        self, what: str, *, batch_id: str, failures: Mapping[str, Exception], files: str = "", next_step: str = ""
+    ) -> None:
+        super().__init__(what, files=files, next_step=next_step)
+        self.batch_id = batch_id
+        self.failures = dict(failures)

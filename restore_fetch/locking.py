@@ -17,15 +17,21 @@ _POLL_SECONDS = 0.1
 
 @contextlib.contextmanager
 def job_lock(
-    folder: Path, job_id: str, wait_seconds: float, on_wait: Callable[[str], None] = lambda _: None
+    folder: Path,
+    job_id: str,
+    wait_seconds: float,
+    on_wait: Callable[[str], None] = lambda _: None,
+    *,
+    what: str = "restore job",
 ) -> Iterator[None]:
-    """Hold the lock of a job in a folder.
+    """Hold the lock of a job in a folder; or of a batch, or of a snapshot that is pulled.
 
     Args:
         folder: Where the files go.
-        job_id: The restore job.
+        job_id: Its id.
         wait_seconds: How long to wait for another run.
         on_wait: Called with a sentence when there is another run to wait for.
+        what: What the id is of.
 
     Raises:
         LockedError: Another run holds it.
@@ -36,7 +42,7 @@ def job_lock(
     if found is not None and found.st_size:  # ours are empty
         raise in_the_way(path)
     lock = FileLock(path, mode=files.FILE_MODE, poll_interval=_POLL_SECONDS)
-    other = f"another run works on restore job {job_id} in {folder}"
+    other = f"another run works on {what} {job_id} in {folder}"
     with files.storage_errors(path, "lock"):
         try:
             _acquire(lock, wait_seconds, lambda: on_wait(other))

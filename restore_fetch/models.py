@@ -42,6 +42,11 @@ def _empty_if_null(value: Any) -> Any:
     return () if value is None else value
 
 
+def _date_of_timestamp(value: object) -> object:
+    """The date in `{date, increment}`; a plain date stays."""
+    return _nothing_if_empty(value.get("date") if isinstance(value, dict) else value)
+
+
 def _known_secret(value: SecretStr) -> SecretStr:
     remember(_encodable(value.get_secret_value()))
     return value
@@ -121,7 +126,11 @@ class Delivery(Element):
 
 
 class RestoreJob(Element):
-    """One restore job, as one look at the service showed it."""
+    """One restore job, as one look at the service showed it.
+
+    Attributes:
+        replica_set_name: What the archive is of; only Cloud Backup tells it, and only for a sharded cluster.
+    """
 
     id: Text | None = None
     status_name: Text | None = None
@@ -133,9 +142,47 @@ class RestoreJob(Element):
     cluster_id: OptionalText = None
     cluster_name: OptionalText = None
     host_id: OptionalText = None
+    replica_set_name: OptionalText = None
     created: Annotated[Moment | None, BeforeValidator(_nothing_if_empty)] = None
     point_in_time: bool | None = None
     timestamp: OplogTimestamp | None = None
     encryption_enabled: bool | None = None
     master_key_uuid: OptionalText = Field(None, alias="masterKeyUUID")
     links: Annotated[tuple[Link, ...], BeforeValidator(_empty_if_null)] = ()
+
+
+class SnapshotPart(Element):
+    """What a snapshot holds of one replica set: of the only one, of a shard, or of the config servers.
+
+    Attributes:
+        cluster_id: The replica set's own id, which a restore job of it shows as its `clusterId`.
+        replica_set_name: Its name.
+        type_name: `REPLICA_SET` or `CONFIG_SERVER_REPLICA_SET`.
+    """
+
+    cluster_id: OptionalText = None
+    replica_set_name: OptionalText = None
+    type_name: OptionalText = None
+    encryption_enabled: bool | None = None
+    master_key_uuid: OptionalText = Field(None, alias="masterKeyUUID")
+
+
+class Snapshot(Element):
+    """One snapshot of a whole cluster, as the service listed it.
+
+    Attributes:
+        created: When it was taken; legacy services say it as the timestamp of an oplog entry.
+        complete: False while the service is still making it.
+        expires: When the service deletes it.
+        parts: What it holds, one for each replica set.
+    """
+
+    id: str | None = None
+    created: Annotated[Moment | None, BeforeValidator(_date_of_timestamp)] = None
+    complete: bool | None = None
+    expires: Annotated[Moment | None, BeforeValidator(_nothing_if_empty)] = None
+    cluster_id: OptionalText = None
+    cluster_name: OptionalText = None
+    group_id: OptionalText = None
+    do_not_delete: bool | None = None
+    parts: Annotated[tuple[SnapshotPart, ...], BeforeValidator(_empty_if_null)] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 Level = Literal["debug", "info", "warning"]
 
@@ -33,8 +33,34 @@ class Observer(Protocol):
         ...
 
 
+class BatchObserver(Observer, Protocol):
+    """Hears of a whole batch, from several threads at once."""
+
+    def begin(self, members: int) -> None:
+        """So many jobs are to be fetched."""
+        ...
+
+    def member(self, job_id: str) -> Observer:
+        """Who hears of one of them."""
+        ...
+
+    def ended(self, job_id: str, error: Exception | None) -> None:
+        """One of them is done, or failed."""
+        ...
+
+
 class SilentObserver:
     """Listens to nothing."""
+
+    def begin(self, members: int) -> None:
+        """See `BatchObserver.begin`."""
+
+    def member(self, job_id: str) -> Self:
+        """See `BatchObserver.member`."""
+        return self
+
+    def ended(self, job_id: str, error: Exception | None) -> None:
+        """See `BatchObserver.ended`."""
 
     def note(self, event: str, message: str, *, level: Level = "info") -> None:
         """See `Observer.note`."""

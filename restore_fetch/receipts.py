@@ -11,13 +11,14 @@ from pydantic import ValidationError
 
 from restore_fetch import files
 from restore_fetch.errors import StorageError
-from restore_fetch.records import Receipt, Record, Rejection
+from restore_fetch.records import BatchReceipt, Receipt, Record, Rejection
 
 RECEIPT_SUFFIX = ".receipt.json"
 REJECTED_SUFFIX = ".rejected"
 REJECTION_SUFFIX = ".rejected.json"
 SHA1_SUFFIX = ".sha1"
 
+_BATCH_RECEIPT = re.compile(r"batch-[0-9a-f]{24}\.receipt\.json\Z")
 _R = TypeVar("_R", bound=Record)
 
 
@@ -113,25 +114,41 @@ def records_of_job(folder: Path, suffix: str, kind: type[_R], job_id: str) -> It
     Raises:
         StorageError: A file cannot be read, or names the job and is damaged.
     """
+    for path, record in _records_naming(folder, suffix, kind, job_id):
+        if getattr(record, "job").id == job_id:  # noqa: B009 - each kind has one
+            yield path, record
+
+
+def _records_naming(folder: Path, suffix: str, kind: type[_R], text: str) -> Iterator[tuple[Path, _R]]:
+    """The documents of one kind in a folder that have an id in them, wherever that stands."""
     with files.storage_errors(folder, "look into"):
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     for name in names:
-        if not name.endswith(suffix) or name.startswith("."):
+        if not name.endswith(suffix) or name.startswith(".") or _BATCH_RECEIPT.match(name):
             continue
         path = folder / name
         content = files.read_small(path)
-        if content is not None and job_id.encode() in content:
+        if content is not None and text.encode() in content:
             record = read_record(path, kind)
-            if record is not None and getattr(record, "job").id == job_id:  # noqa: B009 - each kind has one
+            if record is not None:
                 yield path, record
 
 
-def find_receipts(folder: Path, job_id: str) -> list[tuple[Path, Receipt]]:
+def find_receipts(folder: Path, job_id: str, name: str | None = None) -> list[tuple[Path, Receipt]]:
     """The receipts of a job, each with the path of the archive it belongs to.
+
+    Args:
+        folder: Where they are.
+        job_id: The restore job.
+        name: What its archive is called, when that is known.
 
     Raises:
         StorageError: See `records_of_job`.
     """
+    if name is not None:
+        receipt = read_record(receipt_path(folder / name), Receipt)
+        if receipt is not None and receipt.job.id == job_id and receipt.file == name:
+            return [(folder / name, receipt)]
     found = records_of_job(folder, RECEIPT_SUFFIX, Receipt, job_id)
     return [
         (path.with_name(path.name.removesuffix(RECEIPT_SUFFIX)), receipt)
@@ -147,3 +164,39 @@ def find_rejections(folder: Path, job_id: str) -> list[Rejection]:
         StorageError: See `records_of_job`.
     """
     return [rejection for _, rejection in records_of_job(folder, REJECTION_SUFFIX, Rejection, job_id)]
+
+
+def receipts_of_snapshot(folder: Path, snapshot_id: str) -> list[Receipt]:
+    """The receipts of archives of a snapshot.
+
+    Raises:
+        StorageError: A file cannot be read, or names the snapshot and is damaged.
+    """
+    found = _records_naming(folder, RECEIPT_SUFFIX, Receipt, snapshot_id)
+    return [receipt for _, receipt in found if receipt.job.snapshot_id == snapshot_id]
+
+
+def batch_receipt_path(folder: Path, batch_id: str) -> Path:
+    """Where the receipt of a batch is."""
+    return folder / f"batch-{batch_id}{RECEIPT_SUFFIX}"
+
+
+def read_batch_receipt(folder: Path, batch_id: str) -> BatchReceipt | None:
+    """The receipt of a batch; None when there is none.
+
+    Raises:
+        StorageError: It cannot be read, or is damaged.
+    """
+    return read_record(batch_receipt_path(folder, batch_id), BatchReceipt)
+
+
+def batch_receipts(folder: Path) -> list[BatchReceipt]:
+    """The receipt of every batch that is in a folder.
+
+    Raises:
+        StorageError: One cannot be read, or is damaged.
+    """
+    with files.storage_errors(folder, "look into"):
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [read_record(path, BatchReceipt) for path in paths if _BATCH_RECEIPT.match(path.name)]
+    return [receipt for receipt in found if receipt is not None]

@@ -17,6 +17,8 @@ from restore_fetch.rules import JobIdentity
 RECEIPT_SCHEMA: Final = "restore-fetch/receipt/v1"
 JOURNAL_SCHEMA: Final = "restore-fetch/journal/v1"
 REJECTION_SCHEMA: Final = "restore-fetch/rejection/v1"
+BATCH_SCHEMA: Final = "restore-fetch/batch-receipt/v1"
+PULL_SCHEMA: Final = "restore-fetch/pull/v1"
 NOT_SENT = "not sent"
 COMPLETE = "complete"
 
@@ -246,5 +248,63 @@ class Rejection(Record):
     found: Stamp
     service: str
     tool: str
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
+
+
+class BatchMember(Record):
+    """Which part of a sharded cluster is which file.
+
+    Attributes:
+        member: Its name, as the delivered file begins: `Cluster0-shard-1`, `Cluster0-config-0`.
+        type_name: `REPLICA_SET` for a shard, `CONFIG_SERVER_REPLICA_SET` for the config servers; null when the name
+            of the file does not tell.
+        cluster_id: The id of the shard or the config servers.
+    """
+
+    member: str
+    type_name: str | None = None
+    cluster_id: str | None = None
+    job_id: str
+    file: str
+    bytes: Size
+    sha1: Sha1
+
+
+class BatchReceipt(Record):
+    """The evidence that every part of a sharded cluster is here and verified.
+
+    Attributes:
+        snapshot_id: The snapshot that all parts are of; null when each part has its own and none was asked for.
+        members: In the order of job ids.
+    """
+
+    schema_: Literal["restore-fetch/batch-receipt/v1"] = Field(BATCH_SCHEMA, alias="schema")
+    verdict: Literal["verified"] = "verified"
+    batch_id: str
+    snapshot_id: str | None = None
+    group_id: str | None = None
+    cluster_name: str | None = None
+    members: tuple[BatchMember, ...]
+    finished: Stamp
+    service: str
+    tool: str
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
+
+
+class PullJournal(Record):
+    """What a pull asked the service to make, so that the next one does not ask again.
+
+    Attributes:
+        requested: When, by the service's clock; written before it is asked.
+        job_ids: What it answered; none while no answer has come.
+    """
+
+    schema_: Literal["restore-fetch/pull/v1"] = Field(PULL_SCHEMA, alias="schema")
+    snapshot_id: str
+    requested: Stamp
+    job_ids: tuple[str, ...] = ()
+    batch_id: str | None = None
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)

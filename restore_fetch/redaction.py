@@ -30,6 +30,10 @@ class Secret:
         self._value = value
         remember(value)
 
+    def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
+        # Made anew where it is unpickled, so that the other process, too, keeps it out of its output.
+        return Secret, (self._value,)
+
     def reveal(self) -> str:
         """The value itself, for the one place that has to send it."""
         return self._value

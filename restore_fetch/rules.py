@@ -26,7 +26,7 @@ from restore_fetch.models import Delivery, FileHash, RestoreJob
 
 UNLIMITED_DOWNLOADS = 2147483647
 TELL_SKEW_OVER = timedelta(minutes=5)
-_FAILED_JOB = frozenset({"BROKEN", "KILLED"})
+_FAILED_JOB = frozenset({"BROKEN", "KILLED", "failed", "cancelled"})  # the latter two are Cloud Backup's words
 _FINISHED_JOB = "FINISHED"
 _READY_DELIVERY = "READY"
 _UNUSABLE_DELIVERY = {
@@ -53,7 +53,7 @@ def is_ready(job: RestoreJob) -> bool:
     """Whether the job is over and its archive can be fetched; unknown statuses mean "not yet".
 
     Raises:
-        JobFailedError: The job is BROKEN or KILLED.
+        JobFailedError: The job is BROKEN or KILLED; Cloud Backup says failed or cancelled.
         DeliveryUnusableError: The delivery is not by HTTP, FAILED or was INTERRUPTED.
         DeliveryExpiredError: The delivery says it is EXPIRED.
         DownloadsSpentError: The delivery says that all its downloads are used.

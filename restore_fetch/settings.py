@@ -7,48 +7,24 @@ value counts as unset.
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from restore_fetch.credentials import find_credentials
 from restore_fetch.errors import ConfigurationError
-from restore_fetch.profiles import Profile, find_profile
 from restore_fetch.redaction import Secret
 from restore_fetch.rules import is_private_host
+from restore_fetch.sources import Finder
+from restore_fetch.sources import Given as Given
 
-SERVICES = ("atlas", "cloud-manager", "ops-manager")
+SERVICES = ("atlas", "atlas-v2", "atlas-cloud", "cloud-manager", "ops-manager")
 DEFAULT_ORIGIN = "https://cloud.mongodb.com"
-_COMMAND_SECONDS = 60
 _OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}\Z")
 _HOST = re.compile(r"[^\x00-\x20\x7f-\xa0\ud800-\udfff\"<>\\^`{|}]+\Z")
-_TOOLS_SERVICES = {"cloud": "atlas"}
-_PROFILE_KEYS = {
-    "service": "service",
-    "base_url": "ops_manager_url",
-    "project_id": "project_id",
-    "public_key": "public_api_key",
-    "private_key": "private_api_key",
-    "ca_file": "ops_manager_ca_certificate",
-}
-_TOOL_VARIABLES = {
-    "service": "SERVICE",
-    "base_url": "OPS_MANAGER_URL",
-    "project_id": "PROJECT_ID",
-    "public_key": "PUBLIC_API_KEY",
-    "private_key": "PRIVATE_API_KEY",
-}
-_TOOL_PREFIXES = ("MONGODB_ATLAS_", "MCLI_")
-
-
-@dataclass(frozen=True)
-class Given:
-    """A value with the place it came from, as people would name that place: `--cluster`, `MCLI_SERVICE`."""
-
-    value: str
-    source: str
+_TOOLS_SERVICES = {"cloud": "atlas"}  # in the words of MongoDB's own tools
+_OWN_LAYER = 1
 
 
 @dataclass(frozen=True)
@@ -60,8 +36,10 @@ class Connection:
         base_url: The API's origin: scheme, host and port.
         project_id: The project, 24 hexadecimal digits.
         cluster: The cluster's name (Atlas) or id (Cloud Manager, Ops Manager).
-        public_key: The public half of the API key.
-        private_key: The private half.
+        public_key: The public half of the API key; None for a service account.
+        private_key: The private half; None likewise.
+        client_id: The service account; None for an API key.
+        client_secret: Its secret; None likewise.
         ca_file: Certificates to trust instead of the system's, or None.
         allow_http: Whether plain HTTP is accepted beyond this machine and private networks.
         sources: Where each value came from, by attribute.
@@ -71,8 +49,10 @@ class Connection:
     base_url: str
     project_id: str
     cluster: str
-    public_key: str
-    private_key: Secret
+    public_key: str | None = None
+    private_key: Secret | None = None
+    client_id: str | None = None
+    client_secret: Secret | None = None
     ca_file: Path | None = None
     allow_http: bool = False
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -148,7 +128,7 @@ def resolve_connection(
 
     Args:
         given: What flags and `RESTORE_FETCH_*` said, by attribute of `Connection`, and also `profile`,
-            `private_key_file`, `private_key_command`, `allow_http`.
+            `private_key_file`, `private_key_command`, `client_secret_file`, `allow_http`.
         environ: The environment.
         run: How to run `--private-key-command`; it gets the command line and returns its output.
         config_folder: Where profiles are looked for; None for the user's own configuration folder.
@@ -159,9 +139,9 @@ def resolve_connection(
     Raises:
         ConfigurationError: A required value is missing, malformed, or said twice in different words.
     """
-    found = _Finder(given, environ, config_folder)
+    found = Finder(given, environ, config_folder)
     service = found.value("service") or Given("atlas", "default")
-    if service.source.startswith(("profile ", *_TOOL_PREFIXES)):
+    if service.layer > _OWN_LAYER:
         service = Given(_TOOLS_SERVICES.get(service.value, service.value), service.source)
     if service.value not in SERVICES:
         raise ConfigurationError(
@@ -174,8 +154,7 @@ def resolve_connection(
     base_url = base_url or Given(DEFAULT_ORIGIN, "default")
     project = found.required("project_id", "set --project-id")
     cluster = found.required("cluster", "set --cluster")
-    public_key = found.required("public_key", "set --public-key or MONGODB_ATLAS_PUBLIC_API_KEY")
-    private_key = _private_key(found, run or _run_command)
+    credentials = find_credentials(found, service.value, run)
     ca_file = found.value("ca_file")
     allow_http = "allow_http" in given
     return Connection(
@@ -183,8 +162,10 @@ def resolve_connection(
         base_url=parse_origin(base_url.value, allow_http=allow_http),
         project_id=parse_object_id(project.value, f"the project id ({project.source})"),
         cluster=cluster.value,
-        public_key=public_key.value,
-        private_key=Secret(private_key.value),
+        public_key=credentials.public_key,
+        private_key=credentials.private_key,
+        client_id=credentials.client_id,
+        client_secret=credentials.client_secret,
         ca_file=Path(ca_file.value).expanduser() if ca_file else None,
         allow_http=allow_http,
         sources={
@@ -192,8 +173,7 @@ def resolve_connection(
             "base_url": base_url.source,
             "project_id": project.source,
             "cluster": cluster.source,
-            "public_key": public_key.source,
-            "private_key": private_key.source,
+            **credentials.sources,
             "ca_file": ca_file.source if ca_file else "system trust",
         },
     )
@@ -223,115 +203,6 @@ def parse_origin(text: str, *, allow_http: bool) -> str:
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
-
-
-class _Finder:
-    """Looks a value up in each place, in order, and remembers the profile once it was needed."""
-
-    def __init__(self, given: Mapping[str, Given], environ: Mapping[str, str], folder: Path | None) -> None:
-        self.given = given
-        self.environ = environ
-        self._folder = folder
-        self._profile: Profile | None = None
-        self._profile_read = False
-
-    def value(self, name: str) -> Given | None:
-        if name in self.given and self.given[name].value:
-            return self.given[name]
-        return self._tool_variable(name) or self._other_variable(name) or self._from_profile(name)
-
-    def required(self, name: str, next_step: str) -> Given:
-        found = self.value(name)
-        if found is None:
-            raise ConfigurationError(f"the {name.replace('_', ' ')} is missing", next_step=next_step)
-        if not found.value.isprintable():
-            raise ConfigurationError(
-                f"the {name.replace('_', ' ')} ({found.source}) has characters that cannot be sent"
-            )
-        return found
-
-    def profile(self) -> Profile | None:
-        if not self._profile_read:
-            asked = self.given.get("profile")
-            name = asked.value if asked else self.environ.get("MONGODB_ATLAS_PROFILE")
-            self._profile = find_profile(name or None, self._folder)
-            self._profile_read = True
-        return self._profile
-
-    def _tool_variable(self, name: str) -> Given | None:
-        if name not in _TOOL_VARIABLES:
-            return None
-        variables = [prefix + _TOOL_VARIABLES[name] for prefix in _TOOL_PREFIXES]
-        values = [Given(self.environ[variable], variable) for variable in variables if self.environ.get(variable)]
-        if len({given.value for given in values}) > 1:
-            raise ConfigurationError(
-                f"{' and '.join(variables)} are both set, and differ", next_step="unset one of them"
-            )
-        return values[0] if values else None
-
-    def _other_variable(self, name: str) -> Given | None:
-        if name == "ca_file" and self.environ.get("SSL_CERT_FILE"):
-            return Given(self.environ["SSL_CERT_FILE"], "SSL_CERT_FILE")
-        return None
-
-    def _from_profile(self, name: str) -> Given | None:
-        key = _PROFILE_KEYS.get(name)
-        profile = self.profile()
-        if key is None or profile is None or key not in profile.values:
-            return None
-        return Given(profile.values[key], str(profile))
-
-
-def _private_key(found: _Finder, run: Callable[[str], str]) -> Given:
-    file, command = found.given.get("private_key_file"), found.given.get("private_key_command")
-    if file and command:
-        raise ConfigurationError("--private-key-file and --private-key-command exclude each other")
-    if file:
-        return _one_line(_read_key_file(Path(file.value).expanduser()), file.source)
-    if command:
-        return _one_line(run(command.value), command.source)
-    if value := found.value("private_key"):
-        return _one_line(value.value, value.source)
-    folder = found.environ.get("CREDENTIALS_DIRECTORY")
-    if folder and (path := Path(folder) / "private-key").exists():
-        return _one_line(_read_key_file(path), "$CREDENTIALS_DIRECTORY/private-key")
-    profile = found.profile()
-    if profile:
-        raise ConfigurationError(
-            f"{profile} has no private key: it may live in the operating system's keyring, which is not read",
-            next_step="set --private-key-file, --private-key-command or MONGODB_ATLAS_PRIVATE_API_KEY",
-        )
-    raise ConfigurationError(
-        "the private key is missing",
-        next_step="set --private-key-file, --private-key-command or MONGODB_ATLAS_PRIVATE_API_KEY",
-    )
-
-
-def _read_key_file(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as exc:
-        raise ConfigurationError(f"cannot read the private key from {path}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"{path} holds no private key: it is not text") from exc
-
-
-def _run_command(command: str) -> str:
-    try:
-        done = subprocess.run(
-            shlex.split(command), stdout=subprocess.PIPE, text=True, timeout=_COMMAND_SECONDS, check=True
-        )
-    except (OSError, ValueError, subprocess.SubprocessError) as exc:
-        # What the command printed may be the key itself, or half of it.
-        raise ConfigurationError(f"--private-key-command failed ({type(exc).__name__})") from exc
-    return done.stdout
-
-
-def _one_line(text: str, source: str) -> Given:
-    line = text.strip()
-    if not line or not line.isprintable():
-        raise ConfigurationError(f"the private key from {source} is empty or more than one line")
-    return Given(line, source)
 
 
 def _one_of(names: tuple[str, ...]) -> str:

@@ -59,16 +59,19 @@ class Shelf:
         self.folder = folder
         self.job_id = job_id
 
-    def published(self) -> tuple[Path, Receipt] | None:
+    def published(self, name: str | None = None) -> tuple[Path, Receipt] | None:
         """The archive of the job that is here with its receipt, the verified one first; None when there is none.
 
         The archive is not read again, unless it was touched after its receipt was written.
+
+        Args:
+            name: What the archive is called, when that is known: the folder is not searched then.
 
         Raises:
             HashMismatchError: The file is not, or no longer, what its receipt says.
             StorageError: Something cannot be read.
         """
-        found = receipts.find_receipts(self.folder, self.job_id)
+        found = receipts.find_receipts(self.folder, self.job_id, name)
         for path, receipt in sorted(found, key=lambda pair: pair[1].verdict != "verified"):
             state = files.require_regular(path)
             if state is None:

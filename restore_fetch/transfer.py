@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from datetime import datetime
-from typing import Protocol
 
 from restore_fetch import files, rules
 from restore_fetch.clock import Clock
@@ -19,9 +17,9 @@ from restore_fetch.errors import (
     RestoreFetchError,
     ServiceUnavailableError,
 )
-from restore_fetch.models import RestoreJob
 from restore_fetch.observer import Observer
 from restore_fetch.offer import Offer, check_same, check_still_ready
+from restore_fetch.restore_service import RestoreService
 from restore_fetch.settings import FetchOptions
 from restore_fetch.shelf import Whole
 from restore_fetch.units import show_size
@@ -29,20 +27,6 @@ from restore_fetch.waiting import Patience
 
 _SECOND_LOOK_SECONDS = 120.0
 _ASK_THE_JOB = frozenset({401, 403, 404, 410})
-
-
-class RestoreService(Protocol):
-    """What the walk asks of a service; `service.LegacyRestoreService` is one."""
-
-    name: str
-
-    def job(self, job_id: str) -> RestoreJob:
-        """One look at a job."""
-        ...
-
-    def now(self) -> datetime:
-        """The time by the service's clock."""
-        ...
 
 
 class Transfer:

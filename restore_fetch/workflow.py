@@ -20,12 +20,15 @@ from restore_fetch.offer import Offer, check_identity, check_same
 from restore_fetch.proof import Proof
 from restore_fetch.publication import Publisher, Timing
 from restore_fetch.records import JobRecord, Receipt, Seconds
+from restore_fetch.restore_service import RestoreService
 from restore_fetch.rules import JobIdentity, Judgement
 from restore_fetch.settings import FetchOptions
 from restore_fetch.shelf import Shelf, Whole, hash_file
-from restore_fetch.transfer import RestoreService, Transfer, recover
+from restore_fetch.transfer import Transfer, recover
 from restore_fetch.units import show_duration
 from restore_fetch.waiting import Patience
+
+_LOOK_LASTS_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ class RestoreFetcher:
         random: A number from 0 to 1, for the jitter of pauses.
         tool: Name and version, for receipts.
         cancelled: Asked a few times a second whether to stop.
+        limit: The limit of the rate, when others share it; None makes one from the options.
+        turn: Entered for as long as bytes are moved: where several walks go on at once, it lets only some of them
+            move theirs. It gives the seconds that were waited for it.
     """
 
     def __init__(
@@ -86,6 +92,8 @@ class RestoreFetcher:
         random: Callable[[], float],
         tool: str,
         cancelled: Callable[[], bool] = lambda: False,
+        limit: RateLimit | None = None,
+        turn: Callable[[], contextlib.AbstractContextManager[float]] = lambda: contextlib.nullcontext(0.0),
     ) -> None:
         self._service = service
         self._deliveries = deliveries
@@ -97,7 +105,10 @@ class RestoreFetcher:
         self._publisher = Publisher(
             service=service.name, tool=tool, options=options, clock=clock, observer=observer
         )
-        self._limit = RateLimit(options.limit_rate) if options.limit_rate else None
+        self._turn = turn
+        if limit is None and options.limit_rate:
+            limit = RateLimit(options.limit_rate)
+        self._limit = limit
 
     def fetch(self, job_id: str) -> Fetched:
         """Bring one restore job home.
@@ -133,8 +144,11 @@ class RestoreFetcher:
             whole, journal = self._whole_from_before(run)
             if whole is None or journal is None:
                 job = self._wait_until_ready(run)  # 3
-                journal = self._check_delivery(run, job)  # 4
-                whole = self._download(run, job, journal)  # 5
+                with self._turn() as waited_seconds:
+                    if waited_seconds > _LOOK_LASTS_SECONDS:
+                        job = self._wait_until_ready(run)
+                    journal = self._check_delivery(run, job)  # 4
+                    whole = self._download(run, job, journal)  # 5
             job, judgement = self._await_published_hash(run, journal, whole)  # 6
             published = self._publisher.publish(journal, whole, job, judgement, run.timing())  # 7
             return Fetched(*published, downloaded=run.downloaded)
@@ -202,6 +216,10 @@ class RestoreFetcher:
         journal = run.shelf.journal()
         if journal is None:
             return self._unverified_from_before(run)
+        with self._turn():
+            return self._whole_of(journal)
+
+    def _whole_of(self, journal: JournalFile) -> tuple[Whole | None, JournalFile | None]:
         if journal.state.state == "downloading":
             whole = recover(journal, self._observer)
             return (whole, journal) if whole else (None, None)
@@ -246,14 +264,7 @@ class RestoreFetcher:
         with self._timed(run, "waiting"):
             job = self._patience(lambda: status).until(look, rules.is_ready, self._options.wait_seconds)
         if not rules.is_ready(job):
-            raise JobTimeoutError(
-                f"restore job {run.job_id} is {status}, not FINISHED/READY after "
-                f"{show_duration(self._options.wait_seconds)}",
-                job_id=run.job_id,
-                status_name=job.status_name,
-                files="nothing was downloaded",
-                next_step="run the same command again, or wait longer with --wait",
-            )
+            raise not_ready_in_time(job, self._options.wait_seconds)
         run.hashes_were_absent = not job.hashes
         return job
 
@@ -326,8 +337,9 @@ class RestoreFetcher:
             hashes_were_absent=run.hashes_were_absent,
             observer=self._observer,
         )
+        seconds = self._options.hash_wait_seconds if self._service.publishes_hashes else 0.0
         with self._timed(run, "verifying"):
-            return proof.wait(self._patience(lambda: "the published hash"), self._options.hash_wait_seconds)
+            return proof.wait(self._patience(lambda: "the published hash"), seconds)
 
     # --- time
 
@@ -346,3 +358,15 @@ class RestoreFetcher:
             yield
         finally:
             run.seconds[name] += self._clock.monotonic() - began
+
+
+def not_ready_in_time(job: RestoreJob, waited_seconds: float) -> JobTimeoutError:
+    """The error about a job that was waited for long enough."""
+    return JobTimeoutError(
+        f"restore job {job.id} is {rules.show_status(job)}, not FINISHED/READY after "
+        f"{show_duration(waited_seconds)}",
+        job_id=job.id or "",
+        status_name=job.status_name,
+        files="nothing was downloaded",
+        next_step="run the same command again, or wait longer with --wait",
+    )

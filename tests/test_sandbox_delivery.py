@@ -670,11 +670,16 @@ def test_only_a_whole_delivery_says_goodbye_under_tls(secure: Sandbox, cut_at: f
     assert len(body) == int(secure.archive(job_id).size * (cut_at or 1))
 
 
-@pytest.mark.parametrize(("style", "failure"), [("rst", httpx.ReadError), ("stall", httpx.ReadTimeout)])
-def test_a_download_breaks_off_under_tls(secure: Sandbox, style: str, failure: type[Exception]):
+@pytest.mark.parametrize(
+    ("style", "failures"),
+    # Some versions of OpenSSL tell a reset as an end that comes too early.
+    [("rst", (httpx.ReadError, httpx.RemoteProtocolError)), ("stall", (httpx.ReadTimeout,))],
+    ids=["rst", "stall"],
+)
+def test_a_download_breaks_off_under_tls(secure: Sandbox, style: str, failures: tuple[type[Exception], ...]):
     _, url = offer(secure, cut_at=0.5, cut_style=style)
 
-    assert arrived(url, timeout=0.5)[1] is failure
+    assert arrived(url, timeout=0.5)[1] in failures
 
 
 # curl, as the documentation uses it

@@ -17,7 +17,7 @@ MEANINGS = {
     10: "authentication or authorization failed (401, 403)",
     11: "not found: project, cluster, job, batch or snapshot",
     12: "the API cannot be reached, keeps failing or answers nonsense; retry later",
-    13: "the job failed: BROKEN or KILLED; start a new job",
+    13: "the job failed: BROKEN or KILLED, in Cloud Backup failed or cancelled; start a new job",
     14: "timed out: not FINISHED and READY within --wait; retry later",
     15: "the delivery cannot be used, or its downloads are spent; start a new job",
     16: "download failed, after the attempts allowed; retry later",
@@ -51,7 +51,9 @@ _WORST_FIRST = (17, 18, 13, 15, 16, 19, 12, 14, 10, 11, 20, 2, 1)
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code for an error; 1 for one that nobody expected."""
+    """The exit code for an error: of a batch the worst of its members', and 1 for one that nobody expected."""
+    if isinstance(error, errors.BatchError):
+        return worst([exit_code_of(failure) for failure in error.failures.values()])
     return next((code for kind, code in _CODES if isinstance(error, kind)), UNEXPECTED)
 
 

@@ -22,6 +22,7 @@ from restore_fetch.errors import RestoreFetchError
 PROGRAM = "restore-fetch"
 _COMMANDS = {
     "fetch": "Wait for a restore job, download its archive once, verify and publish it.",
+    "pull": "Make the restore job of the newest snapshot, unless it is here already, and then as fetch.",
     "status": "Show a restore job; never downloads.",
     "verify": "Check archives that are on disk already, offline unless asked.",
     "sandbox": "Serve a simulated restore service, for rehearsals and tests.",

@@ -106,7 +106,8 @@ def common_options(command: _F) -> _F:
 
 
 _CONNECTION = (
-    option("--service", metavar="NAME", help="atlas (default), cloud-manager or ops-manager."),
+    option("--service", metavar="NAME",
+           help="atlas (default), atlas-v2, atlas-cloud, cloud-manager or ops-manager."),
     option("--base-url", metavar="URL", help="The API's origin, without a path; needed for ops-manager."
            "  [default: https://cloud.mongodb.com]"),
     option("--project-id", "--group-id", metavar="HEX24", help="The project (group) that owns the cluster."),
@@ -114,6 +115,8 @@ _CONNECTION = (
     option("--public-key", metavar="KEY", help="The public half of the API key."),
     option("--private-key-file", metavar="PATH", help="A file with the private half; no option takes it itself."),
     option("--private-key-command", metavar="CMD", help="A command that prints the private half."),
+    option("--client-id", metavar="ID", help="A service account instead of a key; for atlas-v2 and atlas-cloud."),
+    option("--client-secret-file", metavar="PATH", help="A file with its secret; no option takes it itself."),
     option("-P", "--profile", metavar="NAME", help="A profile of the Atlas CLI or mongocli."),
     option("--ca-file", metavar="PATH", help="Certificates to trust instead of the system's."),
     option("--allow-http", is_flag=True, help="Accept plain http beyond loopback and private addresses."),
@@ -126,6 +129,8 @@ CONNECTION_NAMES = (
     "public_key",
     "private_key_file",
     "private_key_command",
+    "client_id",
+    "client_secret_file",
     "profile",
     "ca_file",
     "allow_http",
@@ -168,6 +173,11 @@ OUT_DIR = option("--out-dir", type=FILE, default=".", metavar="DIR",
                  help="Where files go; created when missing.")  # fmt: skip
 LOCK_WAIT = option("--lock-wait", type=DURATION, default="0", metavar="DURATION",
                    help="How long to wait for another run on the same job and folder.")  # fmt: skip
+ONLY = option("--only", metavar="GLOB", help="Only jobs of the batch whose delivered file is called so.")
+INDEX = option("--index", type=click.IntRange(0), metavar="I",
+               help="Only this job of the batch, counted from 0 in the order of job ids.")  # fmt: skip
+PARALLEL = option("--parallel", type=click.IntRange(1, 1000), default=2, metavar="N",
+                  help="How many jobs of a batch are downloaded at once.")  # fmt: skip
 _FETCH = (
     OUT_DIR,
     option("--wait", type=DURATION, default="24h", metavar="DURATION",

@@ -29,6 +29,7 @@ _GLANCE_SECONDS = 0.2
     metavar="N",
     help="Port of the delivery; 0 takes a free one.",
 )
+@option("--service", default="atlas", metavar="NAME", help="Which service the jobs told are of.")
 @option("--scenario", default="normal", metavar="NAME", help="What JOB does; --list-scenarios tells them.")
 @option("--list-scenarios", is_flag=True, help="Tell the scenarios, and exit.")
 @option("--size", type=SIZE, default="1MiB", metavar="SIZE", help="About how large the archives are.")
@@ -36,12 +37,26 @@ _GLANCE_SECONDS = 0.2
 @option("--tls", is_flag=True, help="Speak https, with a certificate for this run.")
 @option("--polls", type=click.IntRange(0), metavar="N", help="Looks that see a job still waiting.")
 @option("--ready-after", type=DURATION, metavar="DURATION", help="Let jobs finish at this age, not after looks.")
+@option(
+    "--token-life",
+    type=DURATION,
+    default="1h",
+    metavar="DURATION",
+    help="How long a token of the service account is good.",
+)
+@option(
+    "--snapshot-every",
+    type=DURATION,
+    metavar="DURATION",
+    help="Let snapshots come and go: one begins, the one before is complete.",
+)
 @option("--seed", type=int, default=0, metavar="N", help="What ids, keys and bytes are made from.")
 @common_options
 @click.pass_obj
 def command(
     console: Console,
     host: str,
+    service: str,
     port: int,
     delivery_port: int,
     scenario: str,
@@ -51,6 +66,8 @@ def command(
     tls: bool,
     polls: int | None,
     ready_after: float | None,
+    token_life: float,
+    snapshot_every: float | None,
     seed: int,
 ) -> None:
     """Serve a simulated restore service, to rehearse a restore without one.
@@ -67,6 +84,7 @@ def command(
     try:
         sandbox = Sandbox(
             host=host,
+            service=service,
             port=port,
             delivery_port=delivery_port,
             scenario=scenario,
@@ -75,6 +93,8 @@ def command(
             tls=tls,
             polls=polls,
             ready_after_seconds=ready_after,
+            token_seconds=token_life,
+            snapshot_seconds=snapshot_every,
             seed=seed,
         )
         sandbox.start()

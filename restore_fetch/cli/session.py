@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
-from restore_fetch import __version__
+from restore_fetch import assembly
+from restore_fetch.assembly import USER_AGENT
+from restore_fetch.batch import BatchFetcher, BatchResult, batch_fetcher
 from restore_fetch.cli.console import Console
-from restore_fetch.cli.progress import Progress
+from restore_fetch.cli.progress import BatchProgress, Progress
 from restore_fetch.clock import SystemClock
-from restore_fetch.delivery import DeliveryClient
-from restore_fetch.network import tls_context
-from restore_fetch.service import LegacyRestoreService, open_service
+from restore_fetch.pull import Fetchers, Order, Puller
+from restore_fetch.service import Service, open_service
 from restore_fetch.settings import Connection, FetchOptions
 from restore_fetch.workflow import Fetched, RestoreFetcher
-
-TOOL = f"restore-fetch {__version__}"
-USER_AGENT = f"restore-fetch/{__version__}"
 
 
 @contextlib.contextmanager
@@ -27,24 +26,43 @@ def open_fetcher(connection: Connection, options: FetchOptions, console: Console
     Raises:
         ConfigurationError: The certificates to trust, or a proxy of the environment, cannot be used.
     """
-    clock = SystemClock()
-    tls = tls_context(connection.ca_file)
-    deliveries = DeliveryClient(
-        tls, allow_http=connection.allow_http, user_agent=USER_AGENT, head_seconds=options.stall_seconds
+    with Progress(console) as progress, assembly.open_fetcher(connection, options, progress) as fetcher:
+        yield fetcher
+
+
+@contextlib.contextmanager
+def open_batch_fetcher(
+    connection: Connection, options: FetchOptions, parallel: int, console: Console
+) -> Iterator[BatchFetcher]:
+    """A fetcher of batches that shows on a console what it does.
+
+    Raises:
+        ConfigurationError: The certificates to trust, or a proxy of the environment, cannot be used.
+    """
+    with open_api(connection) as service, BatchProgress(console) as progress:
+        yield batch_fetcher(service, connection, options, parallel=parallel, observer=progress)
+
+
+@contextlib.contextmanager
+def open_puller(
+    connection: Connection, options: FetchOptions, order: Order, parallel: int, console: Console
+) -> Iterator[Puller]:
+    """A puller that shows on a console what it does.
+
+    Raises:
+        ConfigurationError: The certificates to trust, or a proxy of the environment, cannot be used.
+    """
+    fetchers = Fetchers(
+        one=lambda: open_fetcher(connection, options, console),
+        batch=lambda: open_batch_fetcher(connection, options, parallel, console),
     )
-    with open_service(connection, clock=clock, user_agent=USER_AGENT) as service, Progress(console) as progress:
-        yield RestoreFetcher(
-            service,
-            deliveries,
-            options,
-            observer=progress,
-            clock=clock,
-            random=random.random,
-            tool=TOOL,
+    with open_api(connection) as service, Progress(console) as progress:
+        yield Puller(
+            service, options, order, fetchers, observer=progress, clock=SystemClock(), random=random.random
         )
 
 
-def open_api(connection: Connection) -> contextlib.AbstractContextManager[LegacyRestoreService]:
+def open_api(connection: Connection) -> contextlib.AbstractContextManager[Service]:
     """The service alone, for commands that only look.
 
     Raises:
@@ -55,7 +73,23 @@ def open_api(connection: Connection) -> contextlib.AbstractContextManager[Legacy
 
 def show_fetched(console: Console, fetched: Fetched) -> None:
     """Write what was fetched to stdout. The archive is in place by now: a broken stdout is worth a warning only."""
+    _show(console, str(fetched.path), fetched.receipt.model_dump(mode="json"))
+
+
+def show_batch(console: Console, result: BatchResult) -> None:
+    """Write what is here of a batch to stdout, and then say what is not.
+
+    Raises:
+        RestoreFetchError: See `BatchResult.require_all`.
+    """
+    if result.fetched:
+        documents = [fetched.receipt.model_dump(mode="json") for fetched in result.fetched]
+        _show(console, "\n".join(str(fetched.path) for fetched in result.fetched), {"receipts": documents})
+    result.require_all()
+
+
+def _show(console: Console, text: str, document: Any) -> None:
     try:
-        console.result(str(fetched.path), fetched.receipt.model_dump(mode="json"))
+        console.result(text, document)
     except OSError as exc:
         console.note("stdout", f"the result cannot be written to stdout: {exc.strerror}", level="warning")

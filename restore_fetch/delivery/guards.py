@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 
 _SAMPLES_A_WINDOW = 10
@@ -43,13 +44,14 @@ class StallGuard:
 
 
 class RateLimit:
-    """Spreads bytes so that no more than a rate arrives.
+    """Spreads bytes so that no more than a rate arrives; transfers at the same time may share one.
 
     Args:
         bytes_per_second: The rate.
     """
 
     def __init__(self, bytes_per_second: int) -> None:
+        self._lock = threading.Lock()
         self._rate = bytes_per_second
         self._free_at = 0.0
         self.piece_bytes = max(_SMALLEST_PIECE_BYTES, bytes_per_second // 8)
@@ -57,5 +59,6 @@ class RateLimit:
 
     def pause_seconds(self, count: int, now: float) -> float:
         """How long to rest after bytes have arrived."""
-        self._free_at = max(self._free_at, now) + count / self._rate
-        return self._free_at - now
+        with self._lock:
+            self._free_at = max(self._free_at, now) + count / self._rate
+            return self._free_at - now

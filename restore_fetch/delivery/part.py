@@ -7,6 +7,7 @@ import ctypes
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ _READ_BYTES = 1024 * 1024
 _PROGRESS_EVERY_BYTES = 64 * 1024 * 1024
 _BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is
 _KEEP_SIZE = 0x01  # FALLOC_FL_KEEP_SIZE
+_RESERVING = threading.Lock()
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -129,6 +131,10 @@ class PartFile:
         Raises:
             StorageError: There is not enough room.
         """
+        with _RESERVING:  # or two downloads at once would both count on the same free blocks
+            self._reserve(total_bytes)
+
+    def _reserve(self, total_bytes: int) -> None:
         with self._errors("look at"):
             set_aside = os.fstat(self._descriptor).st_blocks * _BLOCK_BYTES  # by an earlier attempt
         missing = max(0, total_bytes - max(self.size, set_aside))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from restore_fetch.sandbox.archive import Archive
 from restore_fetch.sandbox.scenarios import SCENARIOS, Scenario
-from restore_fetch.sandbox.server import Sandbox
+from restore_fetch.sandbox.server import SERVICES, Sandbox
 from restore_fetch.sandbox.wire import LoggedRequest
 
-__all__ = ["SCENARIOS", "Archive", "LoggedRequest", "Sandbox", "Scenario"]
+__all__ = ["SCENARIOS", "SERVICES", "Archive", "LoggedRequest", "Sandbox", "Scenario"]

@@ -1,10 +1,12 @@
-"""The API server: restore jobs and snapshots of Legacy Backup, under its three prefixes.
+"""The API server: restore jobs and snapshots of Legacy Backup, under its three prefixes, and of Cloud Backup.
 
 | prefix | clusters are named by | service |
 |---|---|---|
 | `/api/atlas/v1.0` | name | Atlas, the endpoint "Get One Legacy Backup Restore Job" |
 | `/api/public/v1.0` | identifier | Cloud Manager and Ops Manager |
 | `/api/atlas/v2` | name, and needs a versioned `Accept` | Atlas Administration API |
+
+Under the last of them there is Cloud Backup as well, below `backup/`, and a service account will do for a key.
 """
 
 from __future__ import annotations
@@ -14,29 +16,33 @@ import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from restore_fetch.sandbox.cloud import cloud_job_document, cloud_snapshot_document, wrong_order
 from restore_fetch.sandbox.digest import DigestGate, Verdict
 from restore_fetch.sandbox.documents import (
     Document,
     cluster_url,
     enveloped,
-    error_document,
     job_document,
     list_document,
     snapshot_document,
 )
-from restore_fetch.sandbox.model import Cluster, Job, Snapshot
+from restore_fetch.sandbox.model import CloudJob, Cluster, Job, Snapshot
+from restore_fetch.sandbox.oauth import TOKEN_PATH, TokenGate
+from restore_fetch.sandbox.refusals import ApiError, refuse_attribute, refuse_rate
 from restore_fetch.sandbox.scenarios import NO_LIMIT
 from restore_fetch.sandbox.service import Service
 from restore_fetch.sandbox.wire import Headers, Journal, WireHandler, WireServer
 
-_T = TypeVar("_T", Job, Snapshot)
+_T = TypeVar("_T", Job, CloudJob, Snapshot)
+_J = TypeVar("_J", Job, CloudJob)
 
 _RESOURCE = re.compile(
     r"(?P<prefix>/api/atlas/v1\.0|/api/public/v1\.0|/api/atlas/v2)"
-    r"/groups/(?P<group>[^/]+)/clusters/(?P<cluster>[^/]+)/(?P<kind>restoreJobs|snapshots)(?:/(?P<id>[^/]+))?/?"
+    r"/groups/(?P<group>[^/]+)/clusters/(?P<cluster>[^/]+)/(?P<cloud>backup/)?"
+    r"(?P<kind>restoreJobs|snapshots(?:/shardedClusters?(?=/|$))?)(?:/(?P<id>[^/]+))?/?"
 )
 _V2 = "/api/atlas/v2"
 _V2_TYPE = "application/vnd.atlas.2023-01-01+json"
@@ -48,35 +54,6 @@ _MOST_BODY_BYTES = 1 << 20
 _MOST_ITEMS = 500
 _MOST_ORDERED = {"maxDownloads": NO_LIMIT, "expirationHours": 365 * 24}
 _GATEWAY_PAGE = b"<html><head><title>503</title></head><body><h1>Service Unavailable</h1></body></html>\n"
-
-
-class ApiError(Exception):
-    """An answer that is an error; the handler turns it into a body of the schema of this name."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        detail: str,
-        parameters: Sequence[Any] = (),
-        headers: Headers = (),
-        job_id: str | None = None,
-    ) -> None:
-        """Describe the answer.
-
-        Args:
-            status: HTTP status.
-            code: `errorCode`.
-            detail: What is wrong, in a sentence.
-            parameters: The values the sentence mentions.
-            headers: Further header fields.
-            job_id: The job it is about, for the request log.
-        """
-        super().__init__(detail)
-        self.status = status
-        self.document = error_document(status, code, detail, parameters)
-        self.headers = [("X-Error-Code", code), *headers]
-        self.job_id = job_id
 
 
 class _Answered(Exception):  # noqa: N818 - it is no error: the answer is out already
@@ -94,6 +71,7 @@ class ApiServer(WireServer):
         journal: Journal,
         tls: ssl.SSLContext | None,
         gate: DigestGate,
+        tokens: TokenGate,
     ) -> None:
         """Bind and listen.
 
@@ -103,11 +81,13 @@ class ApiServer(WireServer):
             journal: The request log.
             tls: Certificate and key, when it shall speak TLS.
             gate: Checks the signature of every request.
+            tokens: Hands out the tokens of the service account, and checks them.
 
         Raises:
             OSError: The address cannot be used.
         """
         self.gate = gate
+        self.tokens = tokens
         super().__init__(address, ApiHandler, name="api", service=service, journal=journal, tls=tls)
 
 
@@ -124,6 +104,9 @@ class ApiHandler(WireHandler):
         self._flags: Mapping[str, str] = dict(parse_qsl(urlsplit(self.path).query))
         try:
             body = self._read_body()
+            if urlsplit(self.path).path == TOKEN_PATH:
+                self._give_token(body)
+                return
             self._authenticate()
             document, job_id = self._resource(body)
         except ApiError as error:
@@ -141,8 +124,21 @@ class ApiHandler(WireHandler):
             raise ApiError(411, "LENGTH_REQUIRED", "A request body needs a Content-Length of at most 1 MiB.")
         return self.rfile.read(int(length))
 
+    def _give_token(self, body: bytes) -> None:
+        self._content_type = "application/json"
+        if self.command != "POST":
+            _refuse_method(self.command, ["POST"])
+        answer = self.server.tokens.issue(self.headers.get("Authorization"), body)
+        self._send(answer.status, answer.document)
+
     def _authenticate(self) -> None:
-        verdict = self.server.gate.admit(self.command, self.path, self.headers.get("Authorization"))
+        authorization = self.headers.get("Authorization", "")
+        if authorization.lower().startswith("bearer ") and self.path.startswith(_V2 + "/"):
+            if not self.server.tokens.admits(authorization):
+                challenge = ("WWW-Authenticate", 'Bearer realm="api", error="invalid_token"')
+                raise ApiError(401, "INVALID_TOKEN", "The token is not, or no longer, valid.", headers=[challenge])
+            return
+        verdict = self.server.gate.admit(self.command, self.path, authorization)
         if verdict is not Verdict.ADMITTED:
             challenges = self.server.gate.challenges(stale=verdict is Verdict.STALE)
             raise ApiError(
@@ -154,25 +150,58 @@ class ApiHandler(WireHandler):
 
     def _resource(self, body: bytes) -> tuple[Document, str | None]:
         match = _RESOURCE.fullmatch(unquote(urlsplit(self.path).path))
-        if match is None:
+        if match is None or not _is_known(match):
             raise ApiError(404, "RESOURCE_NOT_FOUND", f"Cannot find resource {urlsplit(self.path).path}.")
         self._check_version(match["prefix"])
         cluster = self._cluster(match)
         root = self.server.origin + match["prefix"]
         self._url = cluster_url(root, self.server.service, cluster, by_id="public" in match["prefix"])
-        allowed = ("GET", "POST") if match["kind"] == "restoreJobs" and match["id"] is None else ("GET",)
+        allowed = ["GET", "POST"] if match["kind"] == "restoreJobs" and match["id"] is None else ["GET"]
         if self.command not in allowed:
-            raise ApiError(
-                405,
-                "METHOD_NOT_ALLOWED",
-                f"The method {self.command} is not allowed here.",
-                headers=[("Allow", ", ".join(allowed))],
-            )
+            _refuse_method(self.command, allowed)
+        if match["cloud"]:
+            return self._cloud_resource(match, cluster, body)
         if self.command == "POST":
             return self._create(cluster, body), None
         if match["kind"] == "snapshots":
             return self._snapshots(cluster, match["id"]), None
         return (self._list_jobs(cluster), None) if match["id"] is None else self._job(cluster, match["id"])
+
+    def _cloud_resource(self, match: re.Match[str], cluster: Cluster, body: bytes) -> tuple[Document, str | None]:
+        if self.command == "POST":
+            return self._create_cloud(cluster, body), None
+        if match["kind"] == "restoreJobs":
+            if match["id"] is not None:
+                return self._cloud_job(cluster, match["id"])
+            jobs = self.server.service.cloud_jobs_of(cluster)
+            return self._page(jobs, "backup/restoreJobs", {}, lambda job: self._look_cloud(job, fails=False)), None
+        return self._cloud_snapshots(cluster, match["kind"], match["id"]), None
+
+    def _cloud_job(self, cluster: Cluster, job_id: str) -> tuple[Document, str]:
+        self._check_id("restoreJobId", job_id)
+        job = self.server.service.cloud_jobs.get(job_id)
+        if job is None or job.snapshot.cluster is not cluster:
+            raise ApiError(404, "RESTORE_JOB_NOT_FOUND", f"No restore job with ID {job_id} exists.", [job_id])
+        return self._look_cloud(job), job_id
+
+    def _create_cloud(self, cluster: Cluster, body: bytes) -> Document:
+        order = _read_object(body)
+        if (wrong := wrong_order(order)) is not None:
+            refuse_attribute(*wrong)
+        job = self.server.service.create_cloud_job(self._complete_snapshot(cluster, order["snapshotId"]))
+        return cloud_job_document(self.server.service, job, self._url)
+
+    def _cloud_snapshots(self, cluster: Cluster, kind: str, snapshot_id: str | None) -> Document:
+        """Replica sets and sharded clusters have endpoints of their own, which do not know each other's."""
+        ours = cluster.sharded == ("sharded" in kind)
+        if snapshot_id is not None:
+            if not ours:
+                raise ApiError(
+                    404, "SNAPSHOT_NOT_FOUND", f"No snapshot with ID {snapshot_id} exists.", [snapshot_id]
+                )
+            return cloud_snapshot_document(self._snapshot(cluster, snapshot_id), self._url)
+        found = self.server.service.snapshots_of(cluster) if ours else []
+        return self._page(found, f"backup/{kind}", {}, lambda one: cloud_snapshot_document(one, self._url))
 
     def _check_version(self, prefix: str) -> None:
         self._content_type = "application/json"
@@ -215,9 +244,7 @@ class ApiHandler(WireHandler):
 
     def _create(self, cluster: Cluster, body: bytes) -> Document:
         snapshot_id, delivery = _read_order(body)
-        snapshot = self._snapshot(cluster, snapshot_id)
-        if not snapshot.complete:
-            raise ApiError(400, "SNAPSHOT_NOT_COMPLETE", f"Snapshot {snapshot_id} is not complete.", [snapshot_id])
+        snapshot = self._complete_snapshot(cluster, snapshot_id)
         jobs = self.server.service.create_jobs(
             snapshot, delivery.get("maxDownloads"), delivery.get("expirationHours")
         )
@@ -232,16 +259,22 @@ class ApiHandler(WireHandler):
         completed = self._flags.get("completed", "true")
         wanted = {"true": (True,), "false": (False,), "all": (True, False)}.get(completed)
         if wanted is None:
-            _refuse_attribute("completed", "must be true, false or all")
+            refuse_attribute("completed", "must be true, false or all")
         found = [snapshot for snapshot in service.snapshots_of(cluster) if snapshot.complete in wanted]
         query = {"completed": completed} if "completed" in self._flags else {}
         return self._page(found, "snapshots", query, lambda one: snapshot_document(service, one, self._url))
+
+    def _complete_snapshot(self, cluster: Cluster, snapshot_id: str) -> Snapshot:
+        snapshot = self._snapshot(cluster, snapshot_id)
+        if not snapshot.complete:
+            raise ApiError(400, "SNAPSHOT_NOT_COMPLETE", f"Snapshot {snapshot_id} is not complete.", [snapshot_id])
+        return snapshot
 
     def _snapshot(self, cluster: Cluster, snapshot_id: str) -> Snapshot:
         self._check_id("snapshotId", snapshot_id)
         snapshot = self.server.service.snapshots.get(snapshot_id)
         if snapshot is None or snapshot.cluster is not cluster:
-            raise ApiError(404, "SNAPSHOT_NOT_FOUND", f"No snapshot with ID {snapshot_id} exists.", [snapshot_id])
+            raise _no_snapshot(snapshot_id)
         return snapshot
 
     def _page(
@@ -251,7 +284,7 @@ class ApiHandler(WireHandler):
         page = self._number("pageNum", 1)
         per_page = self._number("itemsPerPage", 100)
         if per_page > _MOST_ITEMS:
-            _refuse_attribute("itemsPerPage", f"must be at most {_MOST_ITEMS}")
+            refuse_attribute("itemsPerPage", f"must be at most {_MOST_ITEMS}")
         counted = self._flags.get("includeCount", "true") == "true"
         query = query if counted else {**query, "includeCount": "false"}
         results = [show(one) for one in found[(page - 1) * per_page : page * per_page]]
@@ -268,14 +301,20 @@ class ApiHandler(WireHandler):
     def _number(self, name: str, default: int) -> int:
         text = self._flags.get(name, str(default))
         if not _NUMBER.fullmatch(text) or int(text) < 1:
-            _refuse_attribute(name, "must be 1 or more")
+            refuse_attribute(name, "must be 1 or more")
         return int(text)
 
     def _look(self, job: Job, *, fails: bool = True) -> Document:
+        return self._show(job, job_document, fails=fails)
+
+    def _look_cloud(self, job: CloudJob, *, fails: bool = True) -> Document:
+        return self._show(job, cloud_job_document, fails=fails)
+
+    def _show(self, job: _J, show: Callable[[Service, _J, str], Document], *, fails: bool) -> Document:
         """Show a job, which moves its life on; or fail as its scenario says."""
         failure = self.server.service.fail_api(job) if fails else None
         if failure == "rate-limited":
-            _refuse_rate(job)
+            refuse_rate(job)
         if failure == "forbidden":
             raise ApiError(
                 403,
@@ -287,7 +326,7 @@ class ApiHandler(WireHandler):
         if failure is None:
             with self.server.service.lock:
                 job.look()
-                return job_document(self.server.service, job, self._url)
+                return show(self.server.service, job, self._url)
         if failure == "unavailable":
             self.reply(503, "text/html", _GATEWAY_PAGE, job_id=job.id)
         elif failure == "nonsense":
@@ -299,7 +338,7 @@ class ApiHandler(WireHandler):
 
     def _check_id(self, name: str, value: str) -> None:
         if not _HEX24.fullmatch(value):
-            _refuse_attribute(name, "must be 24 hexadecimal digits")
+            refuse_attribute(name, "must be 24 hexadecimal digits")
 
     def _send(self, status: int, document: Document, headers: Headers = (), *, job_id: str | None = None) -> None:
         content_type = self._content_type if status == HTTPStatus.OK else "application/json"
@@ -317,38 +356,38 @@ def _read_order(body: bytes) -> tuple[str, Document]:
 
     Source: "Create One Legacy Backup Restore Job", request body.
     """
-    try:
-        order = json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        raise ApiError(400, "INVALID_JSON", "Received JSON is malformed.") from exc
-    if not isinstance(order, dict) or not isinstance(order.get("snapshotId"), str):
-        _refuse_attribute("snapshotId", "is required")
+    order = _read_object(body)
+    if not isinstance(order.get("snapshotId"), str):
+        refuse_attribute("snapshotId", "is required")
     delivery = order.get("delivery")
     if not isinstance(delivery, dict) or delivery.get("methodName") != "HTTP":
-        _refuse_attribute("delivery.methodName", "must be HTTP")
+        refuse_attribute("delivery.methodName", "must be HTTP")
     for name, most in _MOST_ORDERED.items():
         value = delivery.get(name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            _refuse_attribute(f"delivery.{name}", f"must be from 1 to {most}")
+            refuse_attribute(f"delivery.{name}", f"must be from 1 to {most}")
     return order["snapshotId"], delivery
 
 
-def _refuse_attribute(name: str, rule: str) -> NoReturn:
-    raise ApiError(400, "INVALID_ATTRIBUTE", f"Invalid attribute {name} specified: it {rule}.", [name])
+def _is_known(match: re.Match[str]) -> bool:
+    """Whether a path that looks like a resource is one: Cloud Backup is in version 2 only."""
+    if match["cloud"]:
+        return match["prefix"] == _V2
+    return "sharded" not in match["kind"]
 
 
-def _refuse_rate(job: Job) -> NoReturn:
-    seconds = job.scenario.retry_after_seconds
-    headers = [("RateLimit-Limit", "10"), ("RateLimit-Remaining", "0")]
-    if seconds is not None:
-        headers.append(("Retry-After", str(seconds)))
-    resource = "api/atlas/v1.0/groups"
-    raise ApiError(
-        429,
-        "RATE_LIMITED_TOKEN_BUCKET",
-        f"Rate limit exceeded for {resource}. Please retry after {seconds or 0} seconds. "
-        "Request capacity: 10. Refill rate: 5 per 60 seconds.",
-        [resource, seconds or 0, 10, 5, 60],
-        headers,
-        job.id,
-    )
+def _read_object(body: bytes) -> Document:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise ApiError(400, "INVALID_JSON", "Received JSON is malformed.") from exc
+    return document if isinstance(document, dict) else {}
+
+
+def _no_snapshot(snapshot_id: str) -> ApiError:
+    return ApiError(404, "SNAPSHOT_NOT_FOUND", f"No snapshot with ID {snapshot_id} exists.", [snapshot_id])
+
+
+def _refuse_method(method: str, allowed: Sequence[str]) -> NoReturn:
+    headers = [("Allow", ", ".join(allowed))]
+    raise ApiError(405, "METHOD_NOT_ALLOWED", f"The method {method} is not allowed here.", headers=headers)

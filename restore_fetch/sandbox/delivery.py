@@ -57,7 +57,7 @@ class DeliveryHandler(WireHandler):
             self.reply(405, "text/plain", b"Method Not Allowed\n", allow)
             return
         match = _TARGET.fullmatch(urlsplit(self.path).path)
-        job = self.server.service.jobs.get(match["job"]) if match else None
+        job = self.server.service.delivered(match["job"]) if match else None
         if match is None or job is None or unquote(match["name"]) != job.file_name:
             self._refuse(404)
         elif (refusal := self._unauthorized(job, match["key"])) is not None:

@@ -72,6 +72,10 @@ class Snapshot:
     complete: bool = True
     master_key: str | None = None
 
+    def member_id(self, member: Member) -> str:
+        """What Cloud Backup calls the part of it that is one replica set of a sharded cluster."""
+        return self.id[:8] + hashlib.sha1(f"{self.id} {member.replica_set}".encode()).hexdigest()[:16]
+
 
 @dataclass
 class Job:
@@ -88,6 +92,7 @@ class Job:
         max_downloads: How many GETs the delivery serves.
         expiration_hours: How long it serves them.
         batch_id: The batch it belongs to.
+        delivered_name: Last segment of its download URL, where that is not shaped as Legacy Backup does.
         ready_at: When it finishes, in monotonic seconds; `None` when looks decide.
     """
 
@@ -101,6 +106,7 @@ class Job:
     max_downloads: int
     expiration_hours: int
     batch_id: str | None = None
+    delivered_name: str | None = None
     ready_at: float | None = None
     looks: int = 0
     looks_finished: int = 0
@@ -115,7 +121,10 @@ class Job:
     @property
     def file_name(self) -> str:
         """Last segment of its download URL, shaped as the service shapes it."""
-        return f"{self.member.file_label}-{int(self.snapshot.taken.timestamp())}-{self.id}.tar.gz"
+        return (
+            self.delivered_name
+            or f"{self.member.file_label}-{int(self.snapshot.taken.timestamp())}-{self.id}.tar.gz"
+        )
 
     @property
     def over(self) -> bool:
@@ -191,3 +200,26 @@ class Job:
                 reached = max(reached, last)
         if reached >= archive.size:
             self.downloaded = archive
+
+
+@dataclass
+class CloudJob:
+    """One restore job of Cloud Backup: one life cycle, and a file for each replica set that it restores.
+
+    Attributes:
+        id: Its identifier.
+        scenario: How it behaves.
+        snapshot: What it restores.
+        files: What it delivers; each is a job to the delivery. The only file of a job has its identifier.
+    """
+
+    id: str
+    scenario: Scenario
+    snapshot: Snapshot
+    files: tuple[Job, ...]
+    api_failures: int = 0
+
+    def look(self) -> None:
+        """Somebody is shown the job: its life goes on by one step."""
+        for file in self.files:
+            file.look()

@@ -14,10 +14,14 @@ from restore_fetch.sandbox.api import ApiServer
 from restore_fetch.sandbox.archive import Archive, ArchiveStore
 from restore_fetch.sandbox.delivery import DeliveryHandler
 from restore_fetch.sandbox.digest import DigestGate
-from restore_fetch.sandbox.model import Cluster
+from restore_fetch.sandbox.model import Cluster, Job, Snapshot
+from restore_fetch.sandbox.oauth import TokenGate
 from restore_fetch.sandbox.scenarios import SCENARIOS, Scenario
 from restore_fetch.sandbox.service import Service
 from restore_fetch.sandbox.wire import Journal, LoggedRequest, WireServer
+
+SERVICES = ("atlas", "atlas-v2", "atlas-cloud", "cloud-manager", "ops-manager")
+_CLUSTERS_BY_ID = frozenset({"cloud-manager", "ops-manager"})
 
 
 class Sandbox:
@@ -33,9 +37,12 @@ class Sandbox:
         replica_set_cluster: Name of a cluster that is a replica set.
         replica_set_cluster_id: Its identifier.
         job_id: The job that plays the scenario chosen.
-        batch_id: A batch of three `normal` jobs.
+        batch_id: A batch of `normal` jobs: three, unless the cluster was given more shards.
         public_key: User name for HTTP Digest.
         private_key: Password for HTTP Digest.
+        client_id: A service account, for the Atlas Administration API v2.
+        client_secret: Its secret.
+        service: The service that the jobs are for, as the client's option `--service` calls it.
         scenarios: Name of each scenario, and the job that plays it.
     """
 
@@ -43,6 +50,7 @@ class Sandbox:
         self,
         *,
         host: str = "127.0.0.1",
+        service: str = "atlas",
         port: int = 0,
         delivery_port: int = 0,
         scenario: str = "normal",
@@ -52,14 +60,18 @@ class Sandbox:
         polls: int | None = None,
         ready_after_seconds: float | None = None,
         seed: int = 0,
+        shards: int = 2,
         digest_algorithms: Sequence[str] = ("SHA-256", "MD5"),
         nonce_uses: int = 20,
         nonce_seconds: float = 60.0,
+        token_seconds: float = 3600.0,
+        snapshot_seconds: float | None = None,
     ) -> None:
         """Make up the project, its clusters and its jobs; nothing listens yet.
 
         Args:
             host: Address to listen on.
+            service: Which service `description`, the jobs and the batch are for; it answers as each of them.
             port: Port of the API; 0 takes a free one.
             delivery_port: Port of the delivery; 0 takes a free one.
             scenario: Which scenario `job_id` plays, and the jobs that a client creates.
@@ -69,22 +81,34 @@ class Sandbox:
             polls: Looks that see a job of a named scenario waiting, where that is a number above 0.
             ready_after_seconds: Let jobs finish at this age, in seconds, instead of after looks.
             seed: What identifiers, secrets and synthetic bytes are made from.
+            shards: How many shards the sharded cluster has, besides its config servers.
             digest_algorithms: Challenges to offer, the preferred first; some of `SHA-256` and `MD5`.
             nonce_uses: Requests after which a nonce goes stale.
             nonce_seconds: Seconds after which a nonce goes stale.
+            token_seconds: How long a token of the service account is good, in seconds.
+            snapshot_seconds: How often a snapshot begins, which is complete when the next one begins; the oldest
+                go. `None` leaves them as they are.
 
         Raises:
             ValueError: There is no such scenario, or an algorithm is not known.
             NotADirectoryError: `snapshot` is no folder.
         """
         self._addresses = ((host, port), (host, delivery_port))
+        if service not in SERVICES:
+            raise ValueError(f"no service is called {service!r}; there are {', '.join(SERVICES)}")
+        self.service = service
         self._tls = tls
         self._polls = polls
         self._servers: list[WireServer] = []
         self._journal = Journal()
         self._archives = ArchiveStore(size_bytes=size_bytes, snapshot=snapshot, seed=seed)
         self._service = Service(
-            self._archives, self._named(scenario), ready_after_seconds=ready_after_seconds, seed=seed
+            self._archives,
+            self._named(scenario),
+            ready_after_seconds=ready_after_seconds,
+            seed=seed,
+            shards=shards,
+            snapshot_seconds=snapshot_seconds,
         )
         self._gate = DigestGate(
             self._service.public_key,
@@ -93,6 +117,7 @@ class Sandbox:
             nonce_uses=nonce_uses,
             nonce_seconds=nonce_seconds,
         )
+        self._tokens = TokenGate(self._service.client_id, self._service.client_secret, seconds=token_seconds)
         self._furnish(scenario)
 
     def _furnish(self, scenario: str) -> None:
@@ -104,9 +129,11 @@ class Sandbox:
         self.replica_set_cluster_id = self._service.replica_set.id
         self.public_key = self._service.public_key
         self.private_key = self._service.private_key
-        self.scenarios = {name: self._service.add_job(self._named(name)).id for name in SCENARIOS}
+        self.client_id = self._service.client_id
+        self.client_secret = self._service.client_secret
+        self.scenarios = {name: self.add_job(self._named(name)) for name in SCENARIOS}
         self.job_id = self.scenarios[scenario]
-        self.batch_id = self.add_batch("normal", "normal", "normal")
+        self.batch_id = self.add_batch(*["normal"] * len(self._service.sharded.members))
 
     def __enter__(self) -> Self:
         self.start()
@@ -132,7 +159,7 @@ class Sandbox:
             self.archive(self.job_id)
             context = self._make_certificate() if self._tls else None
             shared: dict[str, Any] = {"service": self._service, "journal": self._journal, "tls": context}
-            self._servers.append(ApiServer(self._addresses[0], gate=self._gate, **shared))
+            self._servers.append(ApiServer(self._addresses[0], gate=self._gate, tokens=self._tokens, **shared))
             self._servers.append(WireServer(self._addresses[1], DeliveryHandler, name="delivery", **shared))
         except BaseException:
             self.stop()
@@ -177,13 +204,15 @@ class Sandbox:
         """What a client needs to know, as JSON values: the line that `restore-fetch sandbox` prints."""
         return {
             "base_url": self.base_url,
-            "service": "atlas",
+            "service": self.service,
             "project_id": self.project_id,
-            "cluster": self.cluster,
+            "cluster": self.cluster_id if self.service in _CLUSTERS_BY_ID else self.cluster,
             "job_id": self.job_id,
             "batch_id": self.batch_id,
             "public_key": self.public_key,
             "private_key": self.private_key,
+            "client_id": self.client_id,
+            "client_secret": self.client_secret,
             "ca_file": None if self.ca_file is None else str(self.ca_file),
             "scenarios": dict(self.scenarios),
         }
@@ -198,35 +227,72 @@ class Sandbox:
 
     def add_job(self, scenario: Scenario) -> str:
         """A further job, of one shard, that behaves as told; returns its identifier."""
-        return self._service.add_job(scenario).id
+        if self.service != "atlas-cloud":
+            return self._service.add_job(scenario).id
+        snapshot = self._service.encrypted_snapshot if scenario.encrypted else self._latest()
+        return self._service.add_cloud_job(snapshot, snapshot.cluster.members[:1], [scenario]).id
 
     def add_batch(self, *scenarios: Scenario | str) -> str:
         """A further batch of the sharded cluster; returns its identifier.
 
+        In Cloud Backup that is one job with three files: the first scenario decides about the job, each about its
+        file.
+
         Args:
-            scenarios: How each of its three jobs behaves: shard 0, shard 1, the config servers.
+            scenarios: How each of its jobs behaves: shard 0, shard 1 and so on, last the config servers.
 
         Raises:
-            ValueError: There is no scenario of that name, or there are not three.
+            ValueError: There is no scenario of that name, or there are not as many as members.
         """
         chosen = [self._named(one) if isinstance(one, str) else one for one in scenarios]
-        return self._service.add_batch(chosen)
+        if self.service != "atlas-cloud":
+            return self._service.add_batch(chosen)
+        snapshot = self._latest()
+        if len(chosen) != len(snapshot.cluster.members):
+            raise ValueError(f"a batch has {len(snapshot.cluster.members)} files, not {len(chosen)}")
+        return self._service.add_cloud_job(snapshot, snapshot.cluster.members, chosen).id
 
     def jobs_of(self, batch_id: str) -> list[str]:
-        """The jobs of a batch: shard 0, shard 1, the config servers; or those that a client created."""
+        """The jobs of a batch: shard 0, shard 1 and so on, the config servers; or those that a client created.
+
+        In Cloud Backup, what the delivery calls the files of a job.
+        """
+        if batch_id in self._service.cloud_jobs:
+            return [file.id for file in self._service.cloud_jobs[batch_id].files]
         return [job.id for job in self._service.jobs.copy().values() if job.batch_id == batch_id]
 
-    def add_snapshot(self, cluster: str | None = None) -> str:
-        """Take a complete snapshot of a cluster now; returns its identifier.
+    def add_snapshot(self, cluster: str | None = None, *, complete: bool = True) -> str:
+        """Take a snapshot of a cluster now; returns its identifier.
 
         Args:
             cluster: Name of the cluster; the sharded one when left out.
+            complete: Whether it may be restored at once; else from `complete_snapshot` on.
 
         Raises:
             KeyError: There is no such cluster.
         """
         by_name: dict[str, Cluster] = {one.name: one for one in self._service.clusters}
-        return self._service.add_snapshot(by_name[cluster or self.cluster]).id
+        return self._service.add_snapshot(by_name[cluster or self.cluster], complete=complete).id
+
+    def complete_snapshot(self, snapshot_id: str) -> None:
+        """Let a snapshot be complete from now on.
+
+        Raises:
+            KeyError: There is no such snapshot.
+        """
+        self._service.complete_snapshot(snapshot_id)
+
+    def revoke_tokens(self) -> None:
+        """Let every token of the service account end now, before its time."""
+        self._tokens.revoke()
+
+    def drop_snapshot(self, snapshot_id: str) -> None:
+        """Let a snapshot be gone, as it is once it has expired; the jobs that restore it stay.
+
+        Raises:
+            KeyError: There is no such snapshot.
+        """
+        self._service.remove_snapshot(snapshot_id)
 
     def delivery_gets(self, job_id: str | None = None) -> int:
         """How many GETs reached the delivery, of one job or at all; ones it redirected or refused count.
@@ -248,7 +314,7 @@ class Sandbox:
             KeyError: There is no such job.
             OSError: It cannot be packed.
         """
-        return self._service.archive_of(self._service.jobs[job_id], attempt=2)
+        return self._service.archive_of(self._delivered(job_id), attempt=2)
 
     def file_name(self, job_id: str) -> str:
         """Last segment of a job's download URL.
@@ -256,7 +322,7 @@ class Sandbox:
         Raises:
             KeyError: There is no such job.
         """
-        return self._service.jobs[job_id].file_name
+        return self._delivered(job_id).file_name
 
     def expire(self, job_id: str) -> None:
         """Let a job's download URL die now.
@@ -265,7 +331,9 @@ class Sandbox:
             KeyError: There is no such job.
         """
         with self._service.lock:
-            self._service.jobs[job_id].expires = self._service.now() - timedelta(seconds=1)
+            cloud_job = self._service.cloud_jobs.get(job_id)
+            for file in cloud_job.files if cloud_job else (self._delivered(job_id),):
+                file.expires = self._service.now() - timedelta(seconds=1)
 
     def set_clock_offset(self, seconds: float) -> None:
         """Set the service's clock ahead of this machine's, or behind it below zero.
@@ -275,8 +343,17 @@ class Sandbox:
         self._service.clock_offset_seconds = seconds
 
     def secrets(self) -> list[str]:
-        """Every secret handed out: the private key, the keys in URLs, the values of `authHeader`."""
-        return self._service.secrets()
+        """Every secret handed out: private key, client secret, tokens, keys in URLs, values of `authHeader`."""
+        return [*self._service.secrets(), *self._tokens.tokens()]
+
+    def _delivered(self, job_id: str) -> Job:
+        job = self._service.delivered(job_id)
+        if job is None:
+            raise KeyError(job_id)
+        return job
+
+    def _latest(self) -> Snapshot:
+        return self._service.latest_snapshot(self._service.sharded)
 
     def _named(self, name: str) -> Scenario:
         if name not in SCENARIOS:

@@ -8,18 +8,20 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from restore_fetch.sandbox.archive import Archive, ArchiveKind, ArchiveStore
-from restore_fetch.sandbox.model import Cluster, Job, Member, Snapshot
+from restore_fetch.sandbox.model import CloudJob, Cluster, Job, Member, Snapshot
 from restore_fetch.sandbox.scenarios import NO_LIMIT, ApiFailure, Scenario
 
 AUTH_HEADER = "X-Restore-Key"
 """The `delivery.authHeader` of every job; the service documents no particular name."""
 
 DEFAULT_EXPIRATION_HOURS = 24
+CLOUD_EXPIRATION_HOURS = 1
 GROUP_NAME = "Sandbox"
+_MOST_SNAPSHOTS = 8
 _REFUSALS = {"EXPIRED": 410, "MAX_DOWNLOADS_EXCEEDED": 403}
 
 
@@ -46,6 +48,8 @@ class Service:
         *,
         ready_after_seconds: float | None,
         seed: int,
+        shards: int = 2,
+        snapshot_seconds: float | None = None,
     ) -> None:
         """Set up a project with a sharded cluster, a replica set, and snapshots of both.
 
@@ -54,6 +58,9 @@ class Service:
             created_scenario: How a job behaves that a client creates.
             ready_after_seconds: Age at which jobs finish, in seconds; `None` lets looks decide.
             seed: What identifiers and secrets are made from.
+            shards: How many shards the sharded cluster has.
+            snapshot_seconds: How often a snapshot begins, which is complete when the next one begins; the oldest
+                go. `None` leaves them as they are.
         """
         self.lock = threading.RLock()
         self.stopped = threading.Event()
@@ -63,12 +70,15 @@ class Service:
         self._created_scenario = created_scenario
         self._ready_after_seconds = ready_after_seconds
         self._rng = random.Random(seed)
+        self._snapshot_seconds = snapshot_seconds
+        self._next_snapshot_at = time.monotonic() + (snapshot_seconds or 0.0)
         self.jobs: dict[str, Job] = {}
+        self.cloud_jobs: dict[str, CloudJob] = {}
         self.snapshots: dict[str, Snapshot] = {}
         self.project_id = self._new_id()
         self.public_key = "".join(self._rng.choices("abcdefghijklmnopqrstuvwxyz", k=8))
         self.private_key = self._new_uuid()
-        self.sharded = self._new_sharded("Cluster0", shards=2)
+        self.sharded = self._new_sharded("Cluster0", shards=shards)
         self.replica_set = self._new_replica_set("ReplicaSet0")
         self.clusters = (self.sharded, self.replica_set)
         for cluster in self.clusters:
@@ -76,6 +86,8 @@ class Service:
             self.add_snapshot(cluster, age_hours=1)
             self.add_snapshot(cluster, age_hours=0, complete=False)
         self.encrypted_snapshot = self.add_snapshot(self.sharded, age_hours=49, master_key=self._new_uuid())
+        self.client_id = f"mdb_sa_id_{self._new_id()}"
+        self.client_secret = f"mdb_sa_sk_{self._rng.randbytes(20).hex()}"
 
     def now(self) -> datetime:
         """The service's own time, which need not be the client's."""
@@ -101,11 +113,31 @@ class Service:
     def snapshots_of(self, cluster: Cluster) -> list[Snapshot]:
         """Every snapshot of a cluster, the newest first."""
         with self.lock:
+            self._let_snapshots_come_and_go()
+            # Of two taken in the same second, the later one is the newer.
             return sorted(
-                (snapshot for snapshot in self.snapshots.values() if snapshot.cluster is cluster),
+                (snapshot for snapshot in reversed(self.snapshots.values()) if snapshot.cluster is cluster),
                 key=lambda snapshot: snapshot.taken,
                 reverse=True,
             )
+
+    def complete_snapshot(self, snapshot_id: str) -> None:
+        """A snapshot that was still being made may be restored from now on.
+
+        Raises:
+            KeyError: There is no such snapshot.
+        """
+        with self.lock:
+            self.snapshots[snapshot_id] = replace(self.snapshots[snapshot_id], complete=True)
+
+    def remove_snapshot(self, snapshot_id: str) -> None:
+        """Let a snapshot go; jobs that restore it stay.
+
+        Raises:
+            KeyError: There is no such snapshot.
+        """
+        with self.lock:
+            del self.snapshots[snapshot_id]
 
     def latest_snapshot(self, cluster: Cluster) -> Snapshot:
         """The newest snapshot of a cluster that may be restored."""
@@ -166,6 +198,48 @@ class Service:
                 if job.snapshot.cluster is cluster and batch_id in (None, job.batch_id)
             ]
 
+    def add_cloud_job(
+        self, snapshot: Snapshot, members: Sequence[Member], scenarios: Sequence[Scenario]
+    ) -> CloudJob:
+        """A job of Cloud Backup that delivers a file for each of these members.
+
+        Args:
+            snapshot: What to restore.
+            members: Which of its replica sets.
+            scenarios: How each file behaves; the first one decides about the job.
+        """
+        with self.lock:
+            job_id = self._new_id()
+            files = tuple(
+                self._new_job(
+                    replace(scenario, key_place="path"),
+                    snapshot,
+                    member,
+                    job_id=job_id if len(members) == 1 else self._new_id(),
+                    name=f"restore-{snapshot.id if len(members) == 1 else snapshot.member_id(member)}.tar.gz",
+                    expiration_hours=CLOUD_EXPIRATION_HOURS,
+                )
+                for scenario, member in zip(scenarios, members, strict=True)
+            )
+            job = self.cloud_jobs[job_id] = CloudJob(job_id, scenarios[0], snapshot, files)
+            return job
+
+    def create_cloud_job(self, snapshot: Snapshot) -> CloudJob:
+        """What a POST to Cloud Backup makes: one job with a file for each member of the cluster."""
+        members = snapshot.cluster.members
+        return self.add_cloud_job(snapshot, members, [self._created_scenario] * len(members))
+
+    def cloud_jobs_of(self, cluster: Cluster) -> list[CloudJob]:
+        """The Cloud Backup jobs of a cluster, the newest first."""
+        with self.lock:
+            return [job for job in reversed(self.cloud_jobs.values()) if job.snapshot.cluster is cluster]
+
+    def delivered(self, job_id: str) -> Job | None:
+        """What the delivery knows by this identifier: a job, or a file of a Cloud Backup job."""
+        with self.lock:
+            files = {file.id: file for job in self.cloud_jobs.values() for file in job.files}
+            return self.jobs.get(job_id) or files.get(job_id)
+
     def archive_of(self, job: Job, attempt: int) -> Archive:
         """What the delivery sends in an attempt, counted from 1; packed now if it was not before.
 
@@ -183,7 +257,7 @@ class Service:
         )
         return self._archives.get(kind)
 
-    def fail_api(self, job: Job) -> ApiFailure | None:
+    def fail_api(self, job: Job | CloudJob) -> ApiFailure | None:
         """How the API fails on this request for a job, if it does."""
         with self.lock:
             limit = job.scenario.api_failures
@@ -217,10 +291,24 @@ class Service:
                 job.downloads -= 1
 
     def secrets(self) -> list[str]:
-        """The private key, and for every job its key and its header's value."""
+        """The private key, the client secret, and for every job its key and its header's value."""
         with self.lock:
-            handed_out = [secret for job in self.jobs.values() for secret in (job.key, job.auth_value)]
-        return [self.private_key, *handed_out]
+            jobs = [*self.jobs.values(), *(file for job in self.cloud_jobs.values() for file in job.files)]
+            handed_out = [secret for job in jobs for secret in (job.key, job.auth_value)]
+        return [self.private_key, self.client_secret, *handed_out]
+
+    def _let_snapshots_come_and_go(self) -> None:
+        if self._snapshot_seconds is None or time.monotonic() < self._next_snapshot_at:
+            return
+        self._next_snapshot_at = time.monotonic() + self._snapshot_seconds
+        for cluster in self.clusters:
+            ours = [snapshot for snapshot in self.snapshots.values() if snapshot.cluster is cluster]
+            for snapshot in ours:
+                self.complete_snapshot(snapshot.id)
+            oldest_first = sorted(ours, key=lambda snapshot: snapshot.taken)
+            for snapshot in oldest_first[: max(0, len(ours) + 1 - _MOST_SNAPSHOTS)]:
+                self.remove_snapshot(snapshot.id)
+            self.add_snapshot(cluster, complete=False)
 
     def _add(
         self,
@@ -233,23 +321,45 @@ class Service:
         expiration_hours: int = DEFAULT_EXPIRATION_HOURS,
     ) -> Job:
         with self.lock:
-            job = Job(
-                id=self._new_id(),
-                scenario=scenario,
-                snapshot=snapshot,
-                member=member,
-                created=self.now(),
-                key=base64.b64encode(self._rng.randbytes(16).hex().encode()).decode(),
-                auth_value=self._rng.randbytes(20).hex(),
-                max_downloads=min(max_downloads, scenario.max_downloads),
-                expiration_hours=expiration_hours,
+            job = self._new_job(
+                scenario,
+                snapshot,
+                member,
+                job_id=self._new_id(),
                 batch_id=batch_id,
-                ready_at=None
-                if self._ready_after_seconds is None
-                else time.monotonic() + self._ready_after_seconds,
+                max_downloads=max_downloads,
+                expiration_hours=expiration_hours,
             )
             self.jobs[job.id] = job
             return job
+
+    def _new_job(
+        self,
+        scenario: Scenario,
+        snapshot: Snapshot,
+        member: Member,
+        *,
+        job_id: str,
+        name: str | None = None,
+        batch_id: str | None = None,
+        max_downloads: int = NO_LIMIT,
+        expiration_hours: int = DEFAULT_EXPIRATION_HOURS,
+    ) -> Job:
+        ready_after = self._ready_after_seconds
+        return Job(
+            id=job_id,
+            scenario=scenario,
+            snapshot=snapshot,
+            member=member,
+            created=self.now(),
+            key=base64.b64encode(self._rng.randbytes(16).hex().encode()).decode(),
+            auth_value=self._rng.randbytes(20).hex(),
+            max_downloads=min(max_downloads, scenario.max_downloads),
+            expiration_hours=expiration_hours,
+            batch_id=batch_id,
+            delivered_name=name,
+            ready_at=None if ready_after is None else time.monotonic() + ready_after,
+        )
 
     def _new_sharded(self, name: str, *, shards: int) -> Cluster:
         cluster_id = self._new_id()

@@ -7,11 +7,13 @@ from collections.abc import Generator, Iterator
 
 import httpx
 
+from restore_fetch.clock import Clock, SystemClock
 from restore_fetch.errors import ApiError
 from restore_fetch.redaction import Secret
 
 _NEXT_CHALLENGE = re.compile(r",\s*(?=[A-Za-z][A-Za-z0-9._~-]*\s+[A-Za-z][A-Za-z0-9_-]*\s*=)")
 _MOST_CHALLENGE_BYTES = 16 * 1024
+_MOST_CHALLENGE_SECONDS = 30.0
 _ANSWERABLE = re.compile(r'algorithm\s*=\s*"?(MD5|SHA|SHA-256|SHA-512)(-SESS)?"?\s*(,|\Z)', re.IGNORECASE)
 
 
@@ -26,8 +28,9 @@ class DigestKey(httpx.Auth):
         ApiError: From the request that carries it, when the challenge is one that cannot be answered.
     """
 
-    def __init__(self, public_key: str, private_key: Secret) -> None:
+    def __init__(self, public_key: str, private_key: Secret, *, clock: Clock | None = None) -> None:
         self._digest = httpx.DigestAuth(public_key, private_key.reveal())
+        self._clock = clock or SystemClock()
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send the request, and once more with an answer to the challenge (see `httpx.Auth`)."""
@@ -38,7 +41,7 @@ class DigestKey(httpx.Auth):
                 response = yield outgoing
                 _offer_one_challenge(response)
                 outgoing = flow.send(response)
-                _keep_small(response)
+                keep_small(response, self._clock)
         except StopIteration:
             return
         except (LookupError, ValueError, NotImplementedError, httpx.ProtocolError) as exc:
@@ -66,25 +69,27 @@ def _offer_one_challenge(response: httpx.Response) -> None:
     response.headers["www-authenticate"] = (usable or digests)[0]
 
 
-def _keep_small(response: httpx.Response) -> None:
-    """Bound the body of an answered challenge: httpx is about to read it whole, and to decode it."""
+def keep_small(response: httpx.Response, clock: Clock) -> None:
+    """Bound a body in size and time that is about to be read whole, and decoded: that of an answered challenge."""
     response.headers.pop("content-encoding", None)
-    response.stream = _Beginning(response.stream)
+    response.stream = _Beginning(response.stream, clock)
 
 
 class _Beginning(httpx.SyncByteStream):
     """The first bytes of a stream; of the rest nobody wants to know."""
 
-    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
+    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, clock: Clock) -> None:
         self._stream = stream
+        self._clock = clock
 
     def __iter__(self) -> Iterator[bytes]:
         missing = _MOST_CHALLENGE_BYTES
+        deadline = self._clock.monotonic() + _MOST_CHALLENGE_SECONDS
         if isinstance(self._stream, httpx.SyncByteStream):
             for chunk in self._stream:
                 yield chunk
                 missing -= len(chunk)
-                if missing <= 0:
+                if missing <= 0 or self._clock.monotonic() > deadline:
                     return
 
     def close(self) -> None:

@@ -133,6 +133,23 @@ class ApiClient:
         """
         return self._ask("GET", path, accept=accept, params=params, max_bytes=max_bytes)
 
+    def post(self, path: str, *, accept: str, body: Mapping[str, Any], max_bytes: int = ONE_LIST_BYTES) -> Answer:
+        """Ask for something to be made. It is sent once: whether it was made is unknown when no answer comes.
+
+        Args:
+            path: The path below the origin, percent-encoded.
+            accept: The media type asked for.
+            body: The JSON object to send.
+            max_bytes: The largest answer accepted.
+
+        Returns:
+            The JSON object and when it was given.
+
+        Raises:
+            ApiError, ConfigurationError: As `get`.
+        """
+        return self._ask("POST", path, accept=accept, params=None, max_bytes=max_bytes, body=body)
+
     def _ask(
         self,
         method: str,
@@ -170,12 +187,7 @@ class ApiClient:
             return self._http.send(request, stream=True)
 
     def _date(self, response: httpx.Response) -> datetime:
-        try:
-            date = email.utils.parsedate_to_datetime(response.headers.get("Date", ""))
-            date = date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
-        except (ValueError, TypeError, OverflowError):
-            return self._clock.now()
-        return date if date.year in _PLAUSIBLE_YEARS else self._clock.now()
+        return date_of(response, self._clock)
 
     def _content(self, response: httpx.Response, max_bytes: int) -> bytes:
         try:
@@ -208,6 +220,21 @@ class ApiClient:
         )
 
 
+def date_of(response: httpx.Response, clock: Clock) -> datetime:
+    """When an answer was given, by the service's clock; by the local one when it does not tell."""
+    try:
+        date = email.utils.parsedate_to_datetime(response.headers.get("Date", ""))
+        date = date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        return clock.now()
+    return date if date.year in _PLAUSIBLE_YEARS else clock.now()
+
+
+def is_worth_another_try(status: int) -> bool:
+    """Whether a status means that the service cannot answer now, but may later."""
+    return status in _WORTH_ANOTHER_TRY or status > httpx.codes.GATEWAY_TIMEOUT
+
+
 def _refusal(response: httpx.Response, content: bytes, date: datetime) -> ApiError:
     """The error that a status other than 200 stands for; the status decides, never the service's error code."""
     status = response.status_code
@@ -234,7 +261,7 @@ def _refusal(response: httpx.Response, content: bytes, date: datetime) -> ApiErr
             error_code=error_code,
             next_step="check --project-id, --cluster and the job id",
         )
-    if status in _WORTH_ANOTHER_TRY or status > httpx.codes.GATEWAY_TIMEOUT:
+    if is_worth_another_try(status):
         return ServiceUnavailableError(
             f"the service cannot answer now ({said})",
             status=status,

@@ -1,36 +1,36 @@
 """The legacy restore job resource, in each of its homes.
 
 Source: the Atlas API page "Get One Legacy Backup Restore Job", and its twins in the Cloud Manager and Ops
-Manager APIs. The resource is one; the homes differ in the path below the origin, and in whether the cluster
-is named by its name or its id.
+Manager APIs. The resource is one; the homes differ in the path below the origin, in whether the cluster is
+named by its name or its id, and in whether the API wants its version named (Atlas Admin API v2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from types import TracebackType
-from typing import Any, Self
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
-
-from pydantic import ValidationError
 
 from restore_fetch.clock import Clock
 from restore_fetch.errors import ServiceUnavailableError
-from restore_fetch.models import RestoreJob
+from restore_fetch.models import RestoreJob, Snapshot
 from restore_fetch.rules import check_identity
 from restore_fetch.service.client import ApiClient
+from restore_fetch.service.cluster import PLAIN_JSON, VERSIONED_JSON, ClusterService
+from restore_fetch.service.documents import listed_id, parse_job, parse_page, parse_snapshot
 
 _PREFIXES = {
     "atlas": "/api/atlas/v1.0",
+    "atlas-v2": "/api/atlas/v2",
     "cloud-manager": "/api/public/v1.0",
     "ops-manager": "/api/public/v1.0",
 }
-_ACCEPT = "application/json"
+_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
 
-class LegacyRestoreService:
-    """Looks at restore jobs of one cluster.
+class LegacyRestoreService(ClusterService):
+    """Restore jobs and snapshots of one cluster.
 
     Args:
         name: The service, as `--service` calls it.
@@ -38,28 +38,23 @@ class LegacyRestoreService:
         project_id: The project that owns the cluster.
         cluster: The cluster's name or id.
         clock: The local time.
+
+    Attributes:
+        publishes_hashes: It does, once an archive was downloaded.
     """
 
+    publishes_hashes = True
+
     def __init__(self, name: str, api: ApiClient, *, project_id: str, cluster: str, clock: Clock) -> None:
-        self.name = name
-        self._api = api
-        self._project_id = project_id
-        self._clock = clock
-        self._clusters = f"{_PREFIXES[name]}/groups/{project_id}/clusters/{quote(cluster, safe='')}"
-        self._ahead_seconds = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._api.close()
-
-    def now(self) -> datetime:
-        """The time by the service's clock, as far as its last answer told."""
-        local = self._clock.now()
-        return datetime.fromtimestamp(local.timestamp() + self._ahead_seconds, tz=local.tzinfo)
+        super().__init__(
+            name,
+            api,
+            prefix=_PREFIXES[name],
+            accept=VERSIONED_JSON if name == "atlas-v2" else PLAIN_JSON,
+            project_id=project_id,
+            cluster=cluster,
+            clock=clock,
+        )
 
     def job(self, job_id: str) -> RestoreJob:
         """One look at a restore job: `GET /groups/{id}/clusters/{name}/restoreJobs/{job id}`.
@@ -77,30 +72,103 @@ class LegacyRestoreService:
             ConfigurationError: The service's certificate is not trusted.
             ApiError: The request was refused for another reason.
         """
-        answer = self._api.get(f"{self._clusters}/restoreJobs/{quote(job_id, safe='')}", accept=_ACCEPT)
-        self._ahead_seconds = (answer.date - self._clock.now()).total_seconds()
-        job = parse_job(answer.document)
+        job = parse_job(self._get(f"/restoreJobs/{quote(job_id, safe='')}"))
         check_identity(job_id, self._project_id, job)
         return job
 
+    def jobs(self, batch_id: str) -> tuple[RestoreJob, ...]:
+        """Every job of a batch: `GET .../restoreJobs?batchId=`, one request for each page of 500.
 
-def parse_job(document: Mapping[str, Any]) -> RestoreJob:
-    """A job document, plain or in the envelope that `envelope=true` puts around it.
+        Args:
+            batch_id: The batch, 24 hexadecimal digits.
 
-    Raises:
-        ServiceUnavailableError: An element has another type than the documented one.
-    """
-    content = document.get("content")
-    if isinstance(content, dict) and "status" in document and "statusName" not in document:
-        document = content
-    try:
-        return RestoreJob.model_validate(document)
-    except ValidationError as exc:
-        place = ".".join(str(step) for step in exc.errors()[0]["loc"])
-        raise ServiceUnavailableError(
-            f"the service answered with a job whose {place} is not as documented"
-        ) from exc
-    except (RecursionError, OverflowError) as exc:
-        raise ServiceUnavailableError(
-            "the service answered with a job whose nesting or dates are without measure"
-        ) from exc
+        Returns:
+            Its jobs in the order of their ids; none when there is no such batch.
+
+        Raises:
+            ApiError, ConfigurationError: As `job`.
+        """
+        return self._in_order(self._list("/restoreJobs", self._job_of, {"batchId": batch_id}))
+
+    def all_jobs(self) -> tuple[RestoreJob, ...]:
+        """Every job of the cluster, the newest first: `GET .../restoreJobs`.
+
+        Raises:
+            ApiError, ConfigurationError: As `job`.
+        """
+        found = self._list("/restoreJobs", self._job_of)
+        return tuple(sorted(found, key=lambda job: (job.created or _LONG_AGO, job.id or ""), reverse=True))
+
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """The snapshots of the cluster that the service lists by itself, the newest first: `GET .../snapshots`.
+
+        Those are the complete ones.
+
+        Raises:
+            ApiError, ConfigurationError: As `job`.
+        """
+        found = self._list("/snapshots", self._snapshot_of)
+        return tuple(sorted(found, key=lambda one: (one.created or _LONG_AGO, one.id or ""), reverse=True))
+
+    def snapshot(self, snapshot_id: str) -> Snapshot:
+        """One snapshot: `GET .../snapshots/{snapshot id}`.
+
+        Args:
+            snapshot_id: The snapshot, 24 hexadecimal digits.
+
+        Raises:
+            ApiError, ConfigurationError: As `job`.
+        """
+        snapshot = self._snapshot_of(self._get(f"/snapshots/{quote(snapshot_id, safe='')}"))
+        if snapshot.id != snapshot_id.lower():
+            raise ServiceUnavailableError(
+                "the service answered with a document that is not of the snapshot asked for"
+            )
+        return snapshot
+
+    def create_restore(
+        self, snapshot_id: str, *, max_downloads: int, expiration_hours: int
+    ) -> tuple[RestoreJob, ...]:
+        """Make restore jobs with a delivery by HTTP: `POST .../restoreJobs`.
+
+        Args:
+            snapshot_id: What to restore.
+            max_downloads: How often each archive may be downloaded.
+            expiration_hours: How long its URL shall live.
+
+        Returns:
+            One job for a replica set; for a sharded cluster one for each shard and one for the config servers, all
+            of one batch. In the order of their ids.
+
+        Raises:
+            ServiceUnavailableError: No answer, or none that makes sense: whether jobs were made is unknown.
+            ApiError, ConfigurationError: As `job`.
+        """
+        body = {
+            "snapshotId": snapshot_id,
+            "delivery": {
+                "methodName": "HTTP",
+                "maxDownloads": max_downloads,
+                "expirationHours": expiration_hours,
+            },
+        }
+        made = [self._job_of(document) for document in parse_page(self._post("/restoreJobs", body)).results]
+        if not made:
+            raise ServiceUnavailableError("the service says that it made no restore job, but not why")
+        return self._in_order(made)
+
+    def _job_of(self, document: Mapping[str, Any]) -> RestoreJob:
+        job = parse_job(document)
+        job = job.model_copy(update={"id": listed_id(job)})
+        check_identity(job.id or "", self._project_id, job)
+        return job
+
+    def _snapshot_of(self, document: Mapping[str, Any]) -> Snapshot:
+        snapshot = parse_snapshot(document)
+        if snapshot.group_id is not None and snapshot.group_id.lower() != self._project_id.lower():
+            raise ServiceUnavailableError("the service answered with a snapshot of another project")
+        return snapshot.model_copy(update={"id": listed_id(snapshot)})
+
+    @staticmethod
+    def _in_order(jobs: list[RestoreJob]) -> tuple[RestoreJob, ...]:
+        return tuple(sorted(jobs, key=lambda job: job.id or ""))
