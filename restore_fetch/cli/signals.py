@@ -11,8 +11,8 @@ from types import FrameType
 _ASK_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal asked this process to stop.
+class Stopped(BaseException):
+    """A signal asked this process to stop. No `KeyboardInterrupt`: click makes another exception of those.
 
     Attributes:
         exit_code: 130 for SIGINT, 143 for SIGTERM and SIGHUP.
