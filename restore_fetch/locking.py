@@ -31,16 +31,16 @@ def job_lock(folder: Path, job_id: str, wait_seconds: float, *, what: str = "res
     path = folder / f".restore-fetch-{job_id}.lock"
     files.require_regular(path)
     lock = FileLock(path, mode=files.FILE_MODE, poll_interval=_POLL_SECONDS)
-    try:
-        with files.storage_errors(path, "lock"):
+    with files.storage_errors(path, "lock"):
+        try:
             lock.acquire(timeout=wait_seconds)
-    except Timeout as exc:
-        raise LockedError(
-            f"another run works on {what} {job_id} in {folder}",
-            path=path,
-            files="nothing was touched",
-            next_step="let it finish, or use --lock-wait",
-        ) from exc
+        except Timeout as exc:  # which is an OSError, too
+            raise LockedError(
+                f"another run works on {what} {job_id} in {folder}",
+                path=path,
+                files="nothing was touched",
+                next_step="let it finish, or use --lock-wait",
+            ) from exc
     try:
         yield
     finally:
