@@ -14,7 +14,7 @@ from restore_fetch.redaction import Secret
 from restore_fetch.sandbox import LoggedRequest, Sandbox
 from restore_fetch.settings import Connection, FetchOptions
 
-RUN_SECONDS = 110.0
+RUN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ def start(sandbox: Sandbox, out_dir: Path, *arguments: str, cluster: str | None 
 
 
 def end(process: subprocess.Popen[str]) -> Ran:
-    try:
-        out, err = process.communicate(timeout=RUN_SECONDS)
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            out, err = process.communicate(timeout=RUN_SECONDS)
+        finally:
+            process.kill()
     return Ran(process.returncode, out, err)
 
 
