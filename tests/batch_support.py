@@ -34,12 +34,15 @@ class Ran:
         return self.err.splitlines()[-1]
 
 
-def command_line(sandbox: Sandbox, out_dir: Path, *arguments: str, cluster: str | None = None) -> list[str]:
+def command_line(
+    sandbox: Sandbox, out_dir: Path, command: str, *arguments: str, cluster: str | None = None
+) -> list[str]:
+    """A command with all it needs; the arguments come last, and so outdo what is given here."""
     return [
         sys.executable,
         "-m",
         "restore_fetch",
-        *arguments,
+        command,
         "--base-url",
         sandbox.base_url,
         "--project-id",
@@ -54,6 +57,7 @@ def command_line(sandbox: Sandbox, out_dir: Path, *arguments: str, cluster: str 
         "0",
         "--poll-interval",
         "0.1s",
+        *arguments,
     ]
 
 
