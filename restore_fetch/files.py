@@ -142,7 +142,12 @@ def read_small(path: Path) -> bytes | None:
     """
     if require_regular(path) is None:
         return None
-    descriptor = open_regular(path, os.O_RDONLY)
+    try:
+        descriptor = open_regular(path, os.O_RDONLY)
+    except StorageError as exc:
+        if exc.errno == errno.ENOENT:  # another run, of another job, has just removed its own
+            return None
+        raise
     with storage_errors(path, "read"), os.fdopen(descriptor, "rb") as stream:
         content = stream.read(_SMALL_FILE_LIMIT + 1)
     if len(content) > _SMALL_FILE_LIMIT:

@@ -14,7 +14,7 @@ from restore_fetch.redaction import Secret
 from restore_fetch.sandbox import LoggedRequest, Sandbox
 from restore_fetch.settings import Connection, FetchOptions
 
-RUN_SECONDS = 110.0
+RUN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,15 @@ class Ran:
         return self.err.splitlines()[-1]
 
 
-def command_line(sandbox: Sandbox, out_dir: Path, *arguments: str, cluster: str | None = None) -> list[str]:
+def command_line(
+    sandbox: Sandbox, out_dir: Path, command: str, *arguments: str, cluster: str | None = None
+) -> list[str]:
+    """A command with all it needs; the arguments come last, and so outdo what is given here."""
     return [
         sys.executable,
         "-m",
         "restore_fetch",
-        *arguments,
+        command,
         "--base-url",
         sandbox.base_url,
         "--project-id",
@@ -54,6 +57,7 @@ def command_line(sandbox: Sandbox, out_dir: Path, *arguments: str, cluster: str 
         "0",
         "--poll-interval",
         "0.1s",
+        *arguments,
     ]
 
 
@@ -73,11 +77,11 @@ def start(sandbox: Sandbox, out_dir: Path, *arguments: str, cluster: str | None 
 
 
 def end(process: subprocess.Popen[str]) -> Ran:
-    try:
-        out, err = process.communicate(timeout=RUN_SECONDS)
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            out, err = process.communicate(timeout=RUN_SECONDS)
+        finally:
+            process.kill()
     return Ran(process.returncode, out, err)
 
 

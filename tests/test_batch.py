@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from restore_fetch import fetch_batch, redaction
+from restore_fetch import fetch_batch, files, redaction
 from restore_fetch.crews import Cancelled, MemberResult, StoppableClock, Unit, fetch_one
 from restore_fetch.delivery.guards import RateLimit
 from restore_fetch.errors import (
@@ -356,6 +357,25 @@ def test_a_list_of_two_batches_is_an_error_for_everybody(looks: SharedLooks, ser
     service.listed = (job(SHARD_0), job(SHARD_1, batchId="f" * 24))
     with pytest.raises(ServiceUnavailableError, match="another"):
         looks.job(SHARD_0)
+
+
+# The folder
+
+
+def test_a_journal_that_another_job_removes_while_it_is_looked_at_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "theirs.tar.gz.part.json"
+    theirs.write_text("{}")
+    look = files.require_regular
+
+    def look_and_lose(path: Path) -> os.stat_result | None:
+        found = look(path)
+        theirs.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(files, "require_regular", look_and_lose)
+    assert files.read_small(theirs) is None
 
 
 # The crew
