@@ -166,14 +166,17 @@ class PartFile:
                 next_step="free some space, or lower --min-free, and run the same command again",
             )
 
-    def append(self, view: memoryview) -> None:
-        """Write bytes at the end and take them into the hash.
+    def write(self, view: memoryview) -> None:
+        """Write bytes at the end. They count only when `hash` was given them, too, in the same order.
 
         Raises:
             StorageError: The disk refuses.
         """
         with self._errors("write to"):
             files.write_all(self._descriptor, view)
+
+    def hash(self, view: memoryview) -> None:
+        """Take bytes that were written into the hash, and into the size; another thread may do so than writes."""
         self._hasher.update(view)
         self.size += len(view)
 

@@ -1,10 +1,11 @@
 """Receive, hash and write at the same time, in constant memory.
 
-The thread that calls receives into a small ring of buffers; one other thread hashes and writes them. Buffers
-are reused, because fresh memory costs a page fault every 4 KiB, and are handed over full, because every
-hand-over costs a turn of the interpreter's lock. `recv_into`, `hashlib` and `write` release that lock.
+The thread that calls receives into a small ring of buffers; a second thread writes each, a third hashes it and
+gives it back. Buffers are reused, because fresh memory costs a page fault every 4 KiB, and are handed on full,
+because every hand-over costs a turn of the interpreter's lock. `recv_into`, `write` and `hashlib` release that
+lock, so the three run side by side as far as there are processors.
 
-When either side fails, the other stops at once, and the first failure is the one that is raised.
+When any of them fails, the others stop at once, and the first failure is the one that is raised.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ TICK_SECONDS = 0.25
 _HAND_OVER_BYTES = BUFFER_BYTES - 128 * 1024  # the rest of a buffer is too little to ask the kernel for
 _FLUSH_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 30.0
+_END = 0
 _CHECKPOINT = -1
 _JOIN_SECONDS = 1.0
+
+
+_Handed = tuple[Buffer | None, int]  # a buffer and how much of it is full; without a buffer, an order
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ class Pipeline:
         self._on_progress = on_progress
         self._cancelled = cancelled
         self._free: queue.SimpleQueue[Buffer] = queue.SimpleQueue()
-        self._filled: queue.SimpleQueue[tuple[Buffer | None, int]] = queue.SimpleQueue()
+        self._filled: queue.SimpleQueue[_Handed] = queue.SimpleQueue()
+        self._written: queue.SimpleQueue[_Handed] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._guard = StallGuard(bounds.min_rate, bounds.stall_seconds, clock.monotonic())
         self._received = part.size
@@ -92,27 +98,29 @@ class Pipeline:
         """
         for _ in range(BUFFERS):
             self._free.put(Buffer(BUFFER_BYTES))
-        worker = threading.Thread(target=self._store, name="hash-and-write", daemon=True)
-        worker.start()
+        workers = [threading.Thread(target=work, daemon=True) for work in (self._write, self._hash)]
+        for worker in workers:
+            worker.start()
         try:
             self._receive(body)
         except Exception as exc:
-            self._finish(worker, None)
+            self._finish(workers, None)
             if self._failure is not None and self._failure is not exc:
                 raise self._failure from exc
             raise
         except BaseException:
             # Somebody wants the process gone: a disk that hangs must not keep it.
-            self._finish(worker, _JOIN_SECONDS)
+            self._finish(workers, _JOIN_SECONDS)
             raise
-        self._finish(worker, None)
+        self._finish(workers, None)
         if self._failure is not None:
             raise self._failure
         self._on_progress(self._part.size)
 
-    def _finish(self, worker: threading.Thread, seconds: float | None) -> None:
-        self._filled.put((None, 0))
-        worker.join(seconds)
+    def _finish(self, workers: list[threading.Thread], seconds: float | None) -> None:
+        self._filled.put((None, _END))
+        for worker in workers:
+            worker.join(seconds)
 
     def _receive(self, body: Body) -> None:
         self._buffer = self._free_buffer()
@@ -206,17 +214,28 @@ class Pipeline:
                 self._guard.excuse(self._clock.monotonic() - began)
                 return buffer
 
-    def _store(self) -> None:
-        """The other thread: hash and write what was received, in order."""
+    def _write(self) -> None:
+        """The second thread: write what was received, in order."""
         try:
-            while True:
-                buffer, count = self._filled.get()
-                if buffer is not None:
-                    self._part.append(buffer.view[:count])
-                    self._free.put(buffer)
-                elif count == _CHECKPOINT:
+            while (handed := self._filled.get()) != (None, _END):
+                buffer, count = handed
+                if buffer is None:
                     self._part.checkpoint()
                 else:
-                    return
+                    self._part.write(buffer.view[:count])
+                    self._written.put(handed)
+        except BaseException as exc:  # noqa: BLE001 - raised again by the thread that waits for it
+            self._failure = exc
+        finally:
+            self._written.put((None, _END))
+
+    def _hash(self) -> None:
+        """The third thread: hash what was written, in order, and give the buffers back."""
+        try:
+            while (handed := self._written.get()) != (None, _END):
+                buffer, count = handed
+                if buffer is not None:
+                    self._part.hash(buffer.view[:count])
+                    self._free.put(buffer)
         except BaseException as exc:  # noqa: BLE001 - raised again by the thread that waits for it
             self._failure = exc
