@@ -83,6 +83,7 @@ class ApiClient:
                 verify=tls,
                 timeout=_TIMEOUT_SECONDS,
                 follow_redirects=False,
+                event_hooks={"response": [_forget_target]},
                 cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
                 headers={"Accept-Encoding": "identity", "User-Agent": user_agent},
                 transport=transport,
@@ -233,6 +234,11 @@ def date_of(response: httpx.Response, clock: Clock) -> datetime:
 def is_worth_another_try(status: int) -> bool:
     """Whether a status means that the service cannot answer now, but may later."""
     return status in _WORTH_ANOTHER_TRY or status > httpx.codes.GATEWAY_TIMEOUT
+
+
+def _forget_target(response: httpx.Response) -> None:
+    """Forget where an answer redirects to: httpx prepares that request even unasked, and trips over a bad one."""
+    response.headers.pop("location", None)
 
 
 def _refusal(response: httpx.Response, content: bytes, date: datetime) -> ApiError:
