@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import select
 import socket
@@ -233,7 +234,8 @@ class DeliveryHandler(WireHandler):
             stopped.wait(0.05)
             with contextlib.suppress(OSError):
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
+                # Now, and without the orderly end that the server would send ahead of it.
+                os.close(self.connection.detach())
         elif scenario.cut_style == "stall":
             # A client that waits says nothing more, so anything to read is the end of its connection.
             while not stopped.wait(0.05) and not select.select([self.connection], [], [], 0)[0]:
