@@ -72,6 +72,7 @@ class Scripted:
     """A service that gives one answer a look, the last again and again."""
 
     name = "atlas"
+    publishes_hashes = True
 
     def __init__(self, clock: ManualClock, answers: Sequence[RestoreJob | Exception]) -> None:
         self._clock = clock
