@@ -217,6 +217,7 @@ class FakeService:
     """
 
     name = "atlas"
+    publishes_hashes = True
 
     def __init__(
         self,

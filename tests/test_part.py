@@ -29,7 +29,8 @@ def part(path: Path) -> Iterator[PartFile]:
 
 
 def append(part: PartFile, data: bytes) -> None:
-    part.append(memoryview(data))
+    part.write(memoryview(data))
+    part.hash(memoryview(data))
 
 
 # --- growing ---------------------------------------------------------------------------------------------

@@ -404,6 +404,21 @@ def test_a_job_that_changes_its_file_between_two_attempts_is_not_mixed(tmp_path:
     assert (tmp_path / f"{NAME}.part").read_bytes() == ARCHIVE[:HERE]
 
 
+def test_nor_is_one_that_does_so_between_two_attempts_of_one_run(tmp_path: Path, clock: ManualClock) -> None:
+    with WireServer(says(b"")) as server:
+        service = service_of(server, clock)
+
+        def change(peer: Peer) -> None:
+            service.delivery["url"] = server.url("/key-in-the-path-0123456789/another.tar.gz")
+            CUT(peer)
+
+        server._scripts = (change, says(rest()))
+        with pytest.raises(ServiceUnavailableError, match="contradicts itself"):
+            fetch(service, tmp_path, clock, retries=3)
+    assert len(server.heads) == 1
+    assert (tmp_path / f"{NAME}.part").read_bytes() == ARCHIVE[:HERE]
+
+
 def test_an_archive_that_was_made_anew_in_between_starts_over(tmp_path: Path, clock: ManualClock) -> None:
     anew = some_bytes(8_000, seed=8)
     with WireServer(CUT, says(with_length(anew, headers={"ETag": '"two"'}))) as server:
