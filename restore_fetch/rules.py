@@ -280,16 +280,6 @@ def clock_skew(service_now: datetime, local_now: datetime) -> timedelta | None:
     return skew if abs(skew) > TELL_SKEW_OVER else None
 
 
-def is_loopback_host(host: str) -> bool:
-    """Whether a host is, by its address, this machine, where even a secret may go over plain HTTP."""
-    if host.rstrip(".").lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]").split("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
 def is_private_host(host: str) -> bool:
     """Whether a host is, by its address, this machine or on a private network, where plain HTTP may do."""
     if host.rstrip(".").lower() == "localhost":

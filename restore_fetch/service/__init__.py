@@ -6,8 +6,7 @@ import httpx
 
 from restore_fetch.clock import Clock
 from restore_fetch.errors import ConfigurationError
-from restore_fetch.network import tls_context
-from restore_fetch.rules import is_loopback_host
+from restore_fetch.network import is_loopback_host, tls_context
 from restore_fetch.service.auth import DigestKey
 from restore_fetch.service.client import ApiClient
 from restore_fetch.service.cloud import CloudBackupService
