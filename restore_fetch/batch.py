@@ -11,7 +11,7 @@ from restore_fetch import files
 from restore_fetch.assembly import USER_AGENT, FetcherFactory
 from restore_fetch.batch_shelf import BatchShelf
 from restore_fetch.clock import SystemClock
-from restore_fetch.crews import Crew, ExecutorCrew, MemberResult, StoppableClock, ThreadCrew
+from restore_fetch.crews import Crew, ExecutorCrew, MemberResult, StoppableClock, ThreadCrew, result_of
 from restore_fetch.errors import (
     BatchError,
     NotFoundError,
@@ -294,11 +294,11 @@ class BatchFetcher:
         pending = set(run.futures.values())
         while pending:
             pending = wait(pending, timeout=_TICK_SECONDS).not_done
-        run.results.update({job_id: _result_of(job_id, future) for job_id, future in run.futures.items()})
+        run.results.update({job_id: result_of(job_id, future) for job_id, future in run.futures.items()})
 
     def _tell_end(self, job_id: str, future: Future[MemberResult]) -> None:
         if not future.cancelled():
-            self._observer.ended(job_id, _result_of(job_id, future).error)
+            self._observer.ended(job_id, result_of(job_id, future).error)
 
     # --- 5: the receipt for the whole
 
@@ -325,14 +325,6 @@ class BatchFetcher:
             random=self._random,
             on_wait=lambda seconds: self._observer.waiting(what, seconds),
         )
-
-
-def _result_of(job_id: str, future: Future[MemberResult]) -> MemberResult:
-    """The result of a job; a worker that died, or an error nobody foresaw, is one too."""
-    try:
-        return future.result()
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the other members go on
-        return MemberResult(job_id, error=exc)
 
 
 def batch_fetcher(

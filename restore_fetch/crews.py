@@ -45,6 +45,14 @@ class MemberResult:
     error: Exception | None = None
 
 
+def result_of(job_id: str, future: Future[MemberResult]) -> MemberResult:
+    """The result of a job; a worker that died, or an error nobody foresaw, is one too."""
+    try:
+        return future.result()
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the other members go on
+        return MemberResult(job_id, error=exc)
+
+
 def fetch_one(unit: Unit) -> MemberResult:
     """Fetch one job, in whatever process this is, with connections of its own.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import ssl
 import urllib.request
 from pathlib import Path
@@ -65,3 +66,13 @@ def distrust(host: str, exc: BaseException | None) -> str | None:
 
 
 DISTRUST_NEXT_STEP = "if the service has its own certificate authority, name its certificate with --ca-file"
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether a host is, by its address, this machine, where even a secret may go over plain HTTP."""
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]").split("%")[0]).is_loopback
+    except ValueError:
+        return False

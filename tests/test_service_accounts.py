@@ -353,6 +353,16 @@ def test_another_origin_never_gets_the_token(clock: ManualClock):
     assert sent == []
 
 
+@pytest.mark.parametrize("origin", ["http://10.1.2.3:8080", "http://cloud.mongodb.com"])
+def test_a_secret_never_goes_over_plain_http_beyond_this_machine(clock: ManualClock, origin: str):
+    for service in ("atlas-v2", "atlas-cloud"):
+        open_to_all = Connection(
+            service, origin, PROJECT, CLUSTER, client_id=ID, client_secret=Secret(SECRET), allow_http=True
+        )
+        with pytest.raises(ConfigurationError, match=r"not sent to .* over plain http"):
+            open_service(open_to_all, clock=clock, user_agent="test/1")
+
+
 def test_the_request_for_a_token_has_the_clients_timeouts(clock: ManualClock):
     seen: list[Any] = []
 

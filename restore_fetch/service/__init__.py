@@ -6,7 +6,7 @@ import httpx
 
 from restore_fetch.clock import Clock
 from restore_fetch.errors import ConfigurationError
-from restore_fetch.network import tls_context
+from restore_fetch.network import is_loopback_host, tls_context
 from restore_fetch.service.auth import DigestKey
 from restore_fetch.service.client import ApiClient
 from restore_fetch.service.cloud import CloudBackupService
@@ -47,6 +47,13 @@ def open_service(connection: Connection, *, clock: Clock, user_agent: str) -> Se
 
 def _auth(connection: Connection, clock: Clock) -> httpx.Auth:
     if connection.client_id and connection.client_secret:
+        origin = httpx.URL(connection.base_url)
+        if origin.scheme != "https" and not is_loopback_host(origin.host):
+            # Unlike a key with HTTP Digest, the secret and the token themselves go over the wire.
+            raise ConfigurationError(
+                f"the secret of a service account is not sent to {origin.host} over plain http",
+                next_step="use https, or an API key",
+            )
         return ServiceAccount(
             connection.client_id, connection.client_secret, origin=connection.base_url, clock=clock
         )
