@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Callable, Iterator
+from random import random
 
 from restore_fetch import __version__
 from restore_fetch.clock import Clock, SystemClock
@@ -45,9 +45,7 @@ def open_fetcher(connection: Connection, options: FetchOptions, observer: Observ
     clock = SystemClock()
     deliveries = open_deliveries(connection, options)
     with open_service(connection, clock=clock, user_agent=USER_AGENT) as service:
-        yield RestoreFetcher(
-            service, deliveries, options, observer=observer, clock=clock, random=random.random, tool=TOOL
-        )
+        yield RestoreFetcher(service, deliveries, options, observer=observer, clock=clock, random=random, tool=TOOL)
 
 
 class FetcherFactory:
@@ -82,7 +80,7 @@ class FetcherFactory:
             self._options,
             observer=observer,
             clock=clock,
-            random=random.random,
+            random=random,
             tool=TOOL,
             cancelled=cancelled,
             limit=self._limit,

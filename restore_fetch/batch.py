@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
+from random import random
 
 from restore_fetch import files
 from restore_fetch.assembly import USER_AGENT, FetcherFactory
@@ -357,7 +357,7 @@ def batch_fetcher(
         return ThreadCrew(factory, looked_at, observer=observer, clock=clock, parallel=parallel)
 
     return BatchFetcher(
-        service, options, crew, observer=observer, random=random.random, clock=StoppableClock(SystemClock())
+        service, options, crew, observer=observer, random=random, clock=StoppableClock(SystemClock())
     )
 
 

@@ -53,7 +53,7 @@ _WORST_FIRST = (17, 18, 13, 15, 16, 19, 12, 14, 10, 11, 20, 2, 1)
 def exit_code_of(error: BaseException) -> int:
     """The exit code for an error: of a batch the worst of its members', and 1 for one that nobody expected."""
     if isinstance(error, errors.BatchError):
-        return worst([exit_code_of(failure) for failure in error.failures.values()])
+        return worst([exit_code_of(failure) for failure in error.failures.values()]) or UNEXPECTED
     return next((code for kind, code in _CODES if isinstance(error, kind)), UNEXPECTED)
 
 
