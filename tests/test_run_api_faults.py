@@ -623,7 +623,7 @@ def test_a_job_that_never_finishes_is_left_at_the_deadline(status: str, fetch: C
         outcome = fetch(stage, *SOON)
 
     assert (outcome.code, stage.gets) == (14, 0)
-    assert stage.polls > 2
+    assert stage.polls >= 2
     assert status in outcome.last_line
     assert outcome.names == set()
 
