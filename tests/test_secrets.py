@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import itertools
 import json
 import logging
 import signal
@@ -123,8 +124,7 @@ FAILURES: Mapping[str, tuple[Callable[[], Stage], int]] = {
 }
 
 
-@pytest.mark.parametrize("loud", [LOUD, LOUD_JSON], ids=["text", "json"])
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(("failure", "loud"), [*zip(FAILURES, itertools.cycle([LOUD, LOUD_JSON]), strict=False)])
 def test_no_secret_gets_out_however_a_run_ends(failure: str, loud: tuple[str, ...], tmp_path: Path) -> None:
     make, code = FAILURES[failure]
     with make() as stage:
