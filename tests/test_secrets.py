@@ -163,7 +163,7 @@ def test_no_secret_is_seen_from_outside_while_a_run_goes_on_nor_after_it_is_stop
         hold_to_account(files | {"names": "\n".join(files)})
         outcome = running.signal(signal.SIGTERM)
 
-    assert outcome.code > 128
+    assert outcome.code == 143
     hold_to_account({"stderr": outcome.stderr} | {name: outcome.bytes_of(name) for name in outcome.names})
 
 
