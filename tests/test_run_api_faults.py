@@ -304,7 +304,9 @@ def test_nonsense_is_never_taken_for_a_job(nonsense: Look, fetch: Callable[..., 
     with Stage(looks=(nonsense,)) as stage:
         outcome = fetch(stage, *AT_ONCE)
 
-    assert (outcome.code, stage.polls, stage.gets) == (12, 1, 0)
+    assert (outcome.code, stage.gets) == (12, 0)
+    # A connection that breaks off without an answer is made once more.
+    assert 1 <= stage.polls <= 2
     assert outcome.names == set()
 
 
