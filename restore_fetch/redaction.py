@@ -2,7 +2,10 @@
 
 Two lines of defence: values that are secret are carried as `Secret`, which does not print itself; and every
 secret that this process has learnt is remembered here, so that `scrub` can take it out of any text on its way
-to a terminal, a log or a file, however it got there.
+to a terminal or a log, however it got there.
+
+Who uses the package from Python and logs everything sees no secret either: the libraries under the API's client
+log its URLs and the headers of answers, which hold none, and the client of the deliveries logs nothing.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ class Folder:
     """
 
     name = "atlas"
+    publishes_hashes = True
 
     def __init__(self, path: Path, allowed: int, clock: Clock) -> None:
         self.path = path

@@ -266,6 +266,9 @@ _NONSENSE = {
         json.dumps(stage.document()).encode()[:-1] + b', "x": ' + _DEEP + b"}"
     )(stage),
     "a number of 5,000 digits": answers(b'{"id": ' + b"9" * 5000 + b"}"),
+    "not a number": lambda stage: answers(
+        json.dumps(stage.document()).replace('"expirationHours": 24', '"expirationHours": NaN').encode()
+    )(stage),
     "a gzip bomb": answers(gzip.compress(bytes(5_000_000)), headers={"Content-Encoding": "gzip"}),
     "gzip": lambda stage: answers(
         gzip.compress(json.dumps(stage.document()).encode()), headers={"Content-Encoding": "gzip"}
@@ -281,6 +284,7 @@ _WRONG_TYPES: Mapping[str, Mapping[str, Any]] = {
     "hashes is an object": {"hashes": {"hash": SHA1}},
     "hashes holds a string": {"hashes": [SHA1]},
     "created is no date": {"created": "yesterday"},
+    "a lone surrogate": {"clusterName": "\ud800"},
     "created is beyond time": {"created": "9999-12-31T23:59:59-23:59"},
 }
 
@@ -300,7 +304,9 @@ def test_nonsense_is_never_taken_for_a_job(nonsense: Look, fetch: Callable[..., 
     with Stage(looks=(nonsense,)) as stage:
         outcome = fetch(stage, *AT_ONCE)
 
-    assert (outcome.code, stage.polls, stage.gets) == (12, 1, 0)
+    assert (outcome.code, stage.gets) == (12, 0)
+    # A connection that breaks off without an answer is made once more.
+    assert 1 <= stage.polls <= 2
     assert outcome.names == set()
 
 
@@ -542,6 +548,14 @@ def test_a_finished_job_that_is_in_progress_again_costs_no_further_download(fetc
     assert nothing_published(outcome)
 
 
+def test_an_id_in_capital_letters_is_the_same_job(fetch: Callable[..., Outcome]) -> None:
+    """Also for the next run, which must find what the first one left."""
+    with Stage(changes={"id": JOB.upper(), "groupId": Stage.project_id.upper()}) as stage:
+        assert verified(fetch(stage))
+        assert verified(fetch(stage))
+        assert stage.gets == 1
+
+
 def test_a_file_that_waits_for_its_hash_is_not_verified_by_another_job_s(tmp_path: Path) -> None:
     """The wrong job is named, whose own archive is here and verified: that says nothing about the file."""
     with Sandbox(size_bytes=10_000) as sandbox:
@@ -623,7 +637,7 @@ def test_a_job_that_never_finishes_is_left_at_the_deadline(status: str, fetch: C
         outcome = fetch(stage, *SOON)
 
     assert (outcome.code, stage.gets) == (14, 0)
-    assert stage.polls > 2
+    assert stage.polls >= 2
     assert status in outcome.last_line
     assert outcome.names == set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import itertools
 import json
 import logging
 import signal
@@ -39,6 +40,7 @@ from tests.faults_support import (
     OTHER_SHA1,
     PRIVATE_KEY,
     URL_KEY,
+    Look,
     Stage,
     answers,
     refuses,
@@ -47,12 +49,16 @@ from tests.faults_support import (
 from tests.run_support import environment, forms_of, run, start
 from tests.wire_support import Peer, Script, WireServer, header_of, says, with_length
 
+CLIENT_SECRET = "mdb_sa_sk_client-secret-canary"
+TOKEN = "bearer-token-canary.with.parts"
 PROXY_PASSWORD = "proxy-pass word/canary"
 CANARIES: Mapping[str, str] = {
     "private key": PRIVATE_KEY,
     "authValue": AUTH_VALUE,
     "key in the URL": URL_KEY,
     "password of the proxy": PROXY_PASSWORD,
+    "client secret": CLIENT_SECRET,
+    "bearer token": TOKEN,
 }
 """Every secret there is; a new kind of credentials gets a line here, and `Stage` hands it out."""
 
@@ -123,8 +129,7 @@ FAILURES: Mapping[str, tuple[Callable[[], Stage], int]] = {
 }
 
 
-@pytest.mark.parametrize("loud", [LOUD, LOUD_JSON], ids=["text", "json"])
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(("failure", "loud"), [*zip(FAILURES, itertools.cycle([LOUD, LOUD_JSON]), strict=False)])
 def test_no_secret_gets_out_however_a_run_ends(failure: str, loud: tuple[str, ...], tmp_path: Path) -> None:
     make, code = FAILURES[failure]
     with make() as stage:
@@ -163,7 +168,7 @@ def test_no_secret_is_seen_from_outside_while_a_run_goes_on_nor_after_it_is_stop
         hold_to_account(files | {"names": "\n".join(files)})
         outcome = running.signal(signal.SIGTERM)
 
-    assert outcome.code > 128
+    assert outcome.code == 143
     hold_to_account({"stderr": outcome.stderr} | {name: outcome.bytes_of(name) for name in outcome.names})
 
 
@@ -187,6 +192,39 @@ def test_a_private_key_given_as_an_argument_is_not_repeated(tmp_path: Path) -> N
 
     assert outcome.code == 2
     hold_to_account({"stderr": outcome.stderr})
+
+
+_SERVICE_ACCOUNT: Mapping[str, str | None] = {
+    "MONGODB_ATLAS_PRIVATE_API_KEY": None,
+    "RESTORE_FETCH_PUBLIC_KEY": None,
+    "RESTORE_FETCH_SERVICE": "atlas-v2",
+    "MONGODB_ATLAS_CLIENT_ID": "mdb_sa_id_0123456789",
+    "MONGODB_ATLAS_CLIENT_SECRET": CLIENT_SECRET,
+}
+_TOKEN_GIVEN = answers(json.dumps({"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600}).encode())
+
+
+@pytest.mark.parametrize("loud", [LOUD, LOUD_JSON], ids=["text", "json"])
+@pytest.mark.parametrize(
+    ("looks", "code"),
+    [
+        ((_TOKEN_GIVEN, shows()), 0),
+        ((_TOKEN_GIVEN, shows(), refuses("403 No", detail=echo((TOKEN, CLIENT_SECRET)))), 10),
+        ((_TOKEN_GIVEN, answers(f"{TOKEN} {CLIENT_SECRET}".encode())), 12),
+        ((refuses("401 No", detail=echo([CLIENT_SECRET]), errorCode=CLIENT_SECRET),), 10),
+    ],
+    ids=["none", "the token may not", "nonsense", "the secret is refused"],
+)
+def test_a_service_account_keeps_its_secret_and_its_token(
+    looks: tuple[Look, ...], code: int, loud: tuple[str, ...], tmp_path: Path
+) -> None:
+    with Stage(looks=looks) as stage:
+        outcome = run(stage, tmp_path / "out", "fetch", *QUICKLY, *loud, environ=_SERVICE_ACCOUNT)
+
+    assert outcome.code == code, outcome.stderr
+    hold_to_account({"stdout": outcome.stdout, "stderr": outcome.stderr})
+    hold_to_account({name: outcome.bytes_of(name) for name in outcome.names})
+    assert not any(TOKEN in one or CLIENT_SECRET in one for one in stage.delivery.heads)
 
 
 # --- unexpected errors ---------------------------------------------------------------------------------------

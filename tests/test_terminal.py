@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -75,8 +76,7 @@ _HOSTILE: Mapping[str, tuple[Callable[[], Stage], int]] = {
 }
 
 
-@mode
-@pytest.mark.parametrize("kind", _HOSTILE)
+@pytest.mark.parametrize(("kind", "mode"), [*zip(_HOSTILE, itertools.cycle(_MODES), strict=False)])
 def test_control_characters_of_a_service_never_reach_the_output(kind: str, mode: str, tmp_path: Path) -> None:
     make, code = _HOSTILE[kind]
     with make() as stage:
