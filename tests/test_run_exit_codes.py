@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from restore_fetch.sandbox import Sandbox
-from tests.run_support import add_job, run, start
+from tests.run_support import add_job, published, run, start
 
 NOTHING: frozenset[str] = frozenset()
-PUBLISHED = frozenset({"", ".sha1", ".receipt.json"})
 PART = frozenset({".part", ".part.json"})
 REJECTED = frozenset({".rejected", ".rejected.json"})
 UNVERIFIED = frozenset({".unverified", ".part.json"})
@@ -166,7 +165,7 @@ def test_a_run_that_fails_ends_with_its_code_its_files_and_a_last_line_that_says
 def test_a_json_log_is_json_to_its_last_line_which_has_the_code_and_the_class(
     sandbox: Sandbox, tmp_path: Path, case: Case
 ) -> None:
-    outcome, _, _ = _run(sandbox, tmp_path / "out", case, "--log-format", "json")
+    outcome, _, _ = _run(sandbox, tmp_path / "out", case, "--log-format", "json", "-vv")
 
     assert outcome.code == case.code, outcome.stderr
     entries = [json.loads(line) for line in outcome.stderr.splitlines()]
@@ -184,7 +183,7 @@ def test_a_verified_archive_ends_with_0_and_its_path_alone_on_stdout(sandbox: Sa
 
     assert outcome.code == 0, outcome.stderr
     assert outcome.stdout == f"{tmp_path / 'out' / name}\n"
-    assert outcome.names == {name + ending for ending in PUBLISHED}
+    assert outcome.names == published(name)
     assert sandbox.delivery_gets() == 1
 
 

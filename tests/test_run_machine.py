@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from restore_fetch.sandbox import Sandbox
-from tests.run_support import Outcome, Running, add_job, change, names_in, run, shell, start
+from tests.run_support import Outcome, Running, add_job, change, names_in, published, run, sha1, shell, start
 
 STOPS_WITHIN_SECONDS = 10.0
 """Far more than the two seconds promised, for a machine that is busy with other things."""
@@ -29,14 +28,6 @@ SIGNALS = {"SIGINT": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143), "SI
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(size_bytes=64 * 1024) as sandbox:
         yield sandbox
-
-
-def published(name: str) -> set[str]:
-    return {name, f"{name}.sha1", f"{name}.receipt.json"}
-
-
-def sha1(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes()).hexdigest()
 
 
 def assert_published(outcome: Outcome, sandbox: Sandbox, job: str) -> None:
