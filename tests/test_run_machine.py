@@ -510,6 +510,18 @@ def test_a_stream_that_cannot_be_used_costs_no_archive(sandbox: Sandbox, tmp_pat
         assert "cannot be written to stdout" in outcome.stderr
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc to look into")
+def test_no_file_of_a_run_takes_the_place_of_a_stream_that_was_closed(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Whatever writes to that stream, a library or another program, would write into the archive."""
+    job = add_job(sandbox, "stall")
+    with start(sandbox, tmp_path / "out", "fetch", job, through=shell(":", ">&- 2>&- <&-")) as running:
+        running.until_bytes()
+        streams = [Path(f"/proc/{running.process.pid}/fd/{number}").readlink() for number in (0, 1, 2)]
+        running.kill()
+
+    assert streams == [Path(os.devnull)] * 3
+
+
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", ">&- 2>&- <&-"])
 def test_a_failure_keeps_its_code_when_nobody_can_be_told(
     sandbox: Sandbox, tmp_path: Path, redirection: str
