@@ -8,6 +8,7 @@ into any output, file or file name, fail without a last line that says so, or up
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -202,6 +203,16 @@ def change(sandbox: Sandbox, job_id: str, **behaviour: Any) -> None:
 def names_in(folder: Path) -> set[str]:
     """The names in a folder, hidden ones too; none when there is no such folder."""
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def published(name: str) -> set[str]:
+    """The names that a published archive brings along."""
+    return {name, f"{name}.sha1", f"{name}.receipt.json"}
+
+
+def sha1(path: Path) -> str:
+    """What a file is."""
+    return hashlib.sha1(path.read_bytes()).hexdigest()
 
 
 def forms_of(secret: str) -> set[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,21 +9,13 @@ from pathlib import Path
 import pytest
 
 from restore_fetch.sandbox import Sandbox
-from tests.run_support import Running, add_job, change, names_in, run, start
+from tests.run_support import Running, add_job, change, names_in, published, run, sha1, start
 
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(size_bytes=64 * 1024) as sandbox:
         yield sandbox
-
-
-def published(name: str) -> set[str]:
-    return {name, f"{name}.sha1", f"{name}.receipt.json"}
-
-
-def sha1(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes()).hexdigest()
 
 
 def watch(running: Running, archive: Path, right: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import stat
@@ -18,7 +17,7 @@ from restore_fetch.sandbox import Sandbox, documents
 from restore_fetch.sandbox.delivery import DeliveryHandler
 from restore_fetch.sandbox.model import Job
 from restore_fetch.sandbox.wire import Headers, WireHandler
-from tests.run_support import add_job, change, names_in, run, start
+from tests.run_support import add_job, change, names_in, published, run, sha1, start
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z")
 
@@ -27,14 +26,6 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z")
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(size_bytes=64 * 1024) as sandbox:
         yield sandbox
-
-
-def published(name: str) -> set[str]:
-    return {name, f"{name}.sha1", f"{name}.receipt.json"}
-
-
-def sha1(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes()).hexdigest()
 
 
 # --- published -------------------------------------------------------------------------------------------

@@ -121,8 +121,18 @@ def _wants_json_logs(arguments: Sequence[str]) -> bool:
 
 def run() -> None:
     """The program `restore-fetch`."""
+    _fill_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A locale without these characters must not end a run.
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main(sys.argv[1:]))
+
+
+def _fill_closed_streams() -> None:
+    """Open the null device in place of closed standard streams: else the next file opened would be one."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free: this one
