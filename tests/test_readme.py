@@ -188,7 +188,8 @@ def test_the_documented_request_works(block: Block, place: Path) -> None:
 
 @pytest.mark.parametrize("block", _of_kind("alone"))
 def test_commands_that_need_nothing_work(block: Block, place: Path) -> None:
-    ran = _bash(place, block.text + "wait\n", {"RESTORE_FETCH_MIN_FREE": "0"})
+    stop = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"  # also when a command fails half-way
+    ran = _bash(place, f"{stop}{block.text}wait\n", {"RESTORE_FETCH_MIN_FREE": "0"})
     assert ran.code == 0, ran.out
     if "practice" in block.text:
         assert "exit code 13" in ran.out
