@@ -84,7 +84,7 @@ class Console:
             return
         shown = json.dumps(document, indent=2, ensure_ascii=False) if self.json_output else text
         # Only at the line ends written here: JSON leaves other ones, such as U+2028, inside of its strings.
-        lines = [plain(scrub(line)) for line in shown.split("\n")]
+        lines = [plain(scrub(line)) for line in shown.split("\n")] if shown else []
         try:
             with self.hidden():
                 sys.stdout.write("".join(f"{line}\n" for line in lines))
