@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from restore_fetch import files
+from restore_fetch.delivery.writeback import WriteBehind, forget_cache
 from restore_fetch.errors import StorageError
 from restore_fetch.hashes import Digest, StreamingHasher
 from restore_fetch.units import show_size
@@ -50,6 +51,8 @@ class PartFile:
         self._descriptor = files.open_regular(path, os.O_RDWR | os.O_CREAT)
         with files.storage_errors(path, "set the mode of"):
             os.fchmod(self._descriptor, files.FILE_MODE)
+        self._written_bytes = 0
+        self._behind = WriteBehind(self._descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +89,7 @@ class PartFile:
             os.lseek(self._descriptor, 0, os.SEEK_SET)
         self.size = self.durable_bytes = 0
         self._hasher = StreamingHasher()
+        self._go_on_writing_at(0)
 
     def take_up(self, size: int, on_progress: Callable[[int], None] = lambda _: None) -> None:
         """Go on from bytes that an earlier run left: keep the first `size`, and hash them again from the disk.
@@ -102,7 +106,7 @@ class PartFile:
                 raise OSError(errno.EIO, "the file is shorter than it was")
             os.ftruncate(self._descriptor, size)
             os.fsync(self._descriptor)
-            _forget_cache(self._descriptor, 0, 0)
+            forget_cache(self._descriptor)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             view = memoryview(bytearray(_READ_BYTES))
             told = 0
@@ -116,6 +120,7 @@ class PartFile:
                     told = self.size
                     on_progress(told)
         self.durable_bytes = self.size
+        self._go_on_writing_at(self.size)
 
     def start_hash(self) -> None:
         """Begin the hash anew, before the bytes are read again."""
@@ -174,6 +179,8 @@ class PartFile:
         """
         with self._errors("write to"):
             files.write_all(self._descriptor, view)
+        self._written_bytes += len(view)
+        self._behind.wrote(self._written_bytes)
 
     def hash(self, view: memoryview) -> None:
         """Take bytes that were written into the hash, and into the size; another thread may do so than writes."""
@@ -195,6 +202,10 @@ class PartFile:
         """The SHA1 of everything in the file."""
         return self._hasher.digest()
 
+    def _go_on_writing_at(self, size: int) -> None:
+        self._written_bytes = size
+        self._behind.restart(size)
+
     def _errors(self, doing: str) -> contextlib.AbstractContextManager[None]:
         return files.storage_errors(self.path, doing, files=f"what arrived is kept in {self.path.name}")
 
@@ -215,8 +226,3 @@ def _set_aside(descriptor: int, total_bytes: int) -> None:
         number = ctypes.get_errno()
         if number in _NO_ROOM:
             raise OSError(number, os.strerror(number))
-
-
-def _forget_cache(descriptor: int, offset: int, length: int) -> None:
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
