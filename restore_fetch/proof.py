@@ -21,7 +21,8 @@ class Proof:
     """Asks for the published hash until it settles what the bytes are.
 
     A hash that matches settles it at once. One that differs may be of an earlier download, and is asked for
-    again until the time is over; only when it can be of nobody's download but ours do two looks settle it.
+    again until the time is over; only when it can be of nobody's download but ours do two looks settle it. However
+    short the time, bytes are never rejected after a single look.
 
     Args:
         look: One look at the job.
@@ -52,7 +53,7 @@ class Proof:
 
         Args:
             patience: How to pause between looks.
-            seconds: How long at most; 0 is one look.
+            seconds: How long at most; 0 is one look, and another after a pause when its hash differs.
 
         Returns:
             The job as it was seen last, and what its hashes say.
@@ -61,7 +62,11 @@ class Proof:
             ApiError: The service refuses, contradicts itself, or cannot be reached until the time is over.
         """
         try:
-            return patience.until(self._look, self._settled, seconds)
+            looked = patience.until(self._look, self._settled, seconds)
+            if looked[1].finding is Finding.MISMATCH and len(self._seen) < _SETTLED_LOOKS:
+                patience.pause()
+                looked = patience.until(self._look, self._settled, 0)
+            return looked
         except RestoreFetchError as exc:
             exc.files = exc.files or f"the whole archive is kept as {self._whole.path.name}"
             exc.next_step = exc.next_step or "run the same command again: it is not downloaded again"

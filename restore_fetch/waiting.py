@@ -76,6 +76,10 @@ class Patience:
             retry_error_callback=_last,
         )(look)
 
+    def pause(self) -> None:
+        """Wait for as long as before a second look."""
+        self._sleep(self._pause(1), self._clock.monotonic())
+
     def attempts(self, attempt: Callable[[], None], most: int, before_next: Callable[[], None]) -> None:
         """Make attempts until one succeeds, at most so many; only an interrupted download is tried again.
 

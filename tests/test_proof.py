@@ -119,6 +119,14 @@ def test_a_hash_that_may_be_stale_is_believed_wrong_only_when_the_time_is_over(e
     assert (finding, waited) == (Finding.MISMATCH, pytest.approx(HASH_WAIT_SECONDS))
 
 
+@pytest.mark.parametrize(
+    "earlier", [{}, {"absent": False}, {"used": 2}], ids=["ours", "a hash before", "a download before"]
+)
+def test_without_patience_a_wrong_hash_is_looked_at_once_more_all_the_same(earlier):
+    assert prove(OTHER, seconds=0.0, **earlier) == (Finding.MISMATCH, 2, pytest.approx(10.0))
+    assert prove(OTHER, OURS, seconds=0.0, **earlier)[0] is Finding.MATCH
+
+
 def test_a_service_that_fails_now_and_then_is_asked_again():
     assert prove(DOWN, NONE, DOWN, OURS)[:2] == (Finding.MATCH, 4)
 
