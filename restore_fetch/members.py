@@ -12,7 +12,7 @@ from restore_fetch import rules
 from restore_fetch.errors import ConfigurationError, DeliveryError, JobError, ServiceUnavailableError
 from restore_fetch.models import RestoreJob, Snapshot
 
-_CLOCKS_DIFFER = timedelta(minutes=2)
+_CLOCKS_DIFFER = timedelta(seconds=30)
 SHARD = "REPLICA_SET"
 CONFIG_SERVERS = "CONFIG_SERVER_REPLICA_SET"
 _STAMPED = re.compile(r"(?P<name>.+)-[0-9]{1,19}-[0-9a-f]{24}\.(?:tar\.gz|tgz|tar)\Z")
@@ -148,12 +148,13 @@ def made_for(listed: tuple[RestoreJob, ...], snapshot: Snapshot, requested: date
         for job in listed
         if is_of(job, snapshot) and (job.created is None or job.created >= requested - _CLOCKS_DIFFER)
     ]
-    if not ours:
-        return ()
-    newest = ours[0]
     with_a_job = [part for part in snapshot.parts if part.cluster_id is not None]
-    jobs = [newest] if newest.batch_id is None else [job for job in ours if job.batch_id == newest.batch_id]
-    return tuple(sorted(jobs, key=lambda job: job.id or "")) if len(jobs) >= len(with_a_job) else ()
+    for batch_id in dict.fromkeys(job.batch_id for job in ours):
+        jobs = [job for job in ours if job.batch_id == batch_id]
+        jobs = jobs if batch_id is not None else jobs[:1]
+        if len(jobs) >= len(with_a_job):
+            return tuple(sorted(jobs, key=lambda job: job.id or ""))
+    return ()
 
 
 def is_of(job: RestoreJob, snapshot: Snapshot) -> bool:

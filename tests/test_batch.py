@@ -176,6 +176,15 @@ def test_a_batch_that_still_lacks_parts_is_not_taken_for_the_whole() -> None:
     assert made_for((only,), snapshot(parts=PARTS), ASKED) == ()
 
 
+def test_a_part_restored_by_itself_does_not_hide_the_batch() -> None:
+    alone = made(CONFIG, batchId=None, clusterId="a" * 24, snapshotId="5" * 24)
+    parts = tuple(
+        made(one, clusterId=cluster * 24, snapshotId="5" * 24) for one, cluster in ((SHARD_0, "a"), (SHARD_1, "b"))
+    )
+    assert made_for((alone, *parts), snapshot(parts=PARTS), ASKED) == parts
+    assert made_for((alone,), snapshot(parts=PARTS), ASKED) == ()
+
+
 # Shared looks
 
 
