@@ -56,7 +56,7 @@ def command(
     from restore_fetch.settings import parse_object_id
 
     choice = Choice(only or None, index)
-    if batch_id and job_id:
+    if batch_id and job_id is not None:
         raise click.UsageError("JOB_ID and --batch-id exclude each other")
     if batch_id:
         batch = parse_object_id(batch_id, "--batch-id")
@@ -66,7 +66,7 @@ def command(
         return
     if choice != Choice():
         raise click.UsageError("--only and --index choose among the jobs of --batch-id")
-    if not job_id:
+    if job_id is None:
         raise click.UsageError("Missing argument 'JOB_ID', or --batch-id")
     job = parse_object_id(job_id, "JOB_ID")
     connection, fetching = connect(), options()
