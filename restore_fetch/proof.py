@@ -66,11 +66,11 @@ class Proof:
             if looked[1].finding is Finding.MISMATCH and len(self._seen) < _SETTLED_LOOKS:
                 patience.pause()
                 looked = patience.until(self._look, self._settled, 0)
-            return looked
         except RestoreFetchError as exc:
             exc.files = exc.files or f"the whole archive is kept as {self._whole.path.name}"
             exc.next_step = exc.next_step or "run the same command again: it is not downloaded again"
             raise
+        return looked
 
     def _look(self) -> tuple[RestoreJob, Judgement]:
         job = self._look_at_job()
