@@ -28,17 +28,27 @@ def stop_on_signals() -> Iterator[None]:
     """Raise `Stopped` at the first signal; a second one ends the process where it stands, which is safe too.
 
     A signal that was ignored when the process began (as under `nohup`) stays ignored.
+
+    Raises:
+        Stopped: There was a signal. A library in whose code it arrived may have made an error of its own of it;
+            whatever error comes after a signal is taken for that.
     """
+    stopped: list[Stopped] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         for other in handled:
             signal.signal(other, _leave)
-        raise Stopped(number)
+        stopped.append(Stopped(number))
+        raise stopped[0]
 
     handled = [number for number in _ASK_TO_STOP if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in handled}
     try:
         yield
+    except Exception as exc:
+        if stopped:
+            raise stopped[0] from exc
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
