@@ -76,7 +76,7 @@ def test_another_pyproject_is_installed_again(tmp_path: Path) -> None:
 
 def test_test_runs_lint_types_and_tests(tmp_path: Path) -> None:
     calls = " | ".join(_calls(tmp_path, _copy(tmp_path), "test"))
-    for word in ("ruff check", "ruff format --check", "mypy", "pytest --cov"):
+    for word in ("ruff check", "ruff format --check", "mypy", "pytest --numprocesses", " --cov "):
         assert word in calls
 
 

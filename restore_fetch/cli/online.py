@@ -15,6 +15,8 @@ from restore_fetch.models import RestoreJob
 from restore_fetch.settings import Connection, FetchOptions, parse_object_id
 from restore_fetch.verification import Verified
 
+_SECOND_LOOK_SECONDS = 2.0  # nothing is rejected after one look
+
 
 @contextlib.contextmanager
 def online_verifier(
@@ -47,7 +49,7 @@ def online_verifier(
 
 
 def _prove(connection: Connection, path: Path, job_id: str, console: Console) -> Verified:
-    options = FetchOptions(out_dir=path.parent, hash_wait_seconds=0)
+    options = FetchOptions(out_dir=path.parent, hash_wait_seconds=0, poll_seconds=_SECOND_LOOK_SECONDS)
     with open_fetcher(connection, options, console) as fetcher:
         fetched = fetcher.prove(job_id)
     return Verified(fetched.path, fetched.receipt.bytes, fetched.receipt.digest, "the service")
