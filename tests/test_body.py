@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import pytest
@@ -181,6 +182,28 @@ def test_a_cut_on_a_real_connection_is_found(place: int | str, framing: str, the
         return
     with pytest.raises(DownloadInterruptedError):
         over_the_wire(framing, wire[:stop], tls=tls, then=then, headers=headers)
+
+
+@pytest.mark.parametrize("then", ["cut", "reset"])
+@pytest.mark.parametrize("framing", ["length", "neither"])
+def test_full_records_before_a_cut_are_given_out_and_then_the_cut_is_told_again_and_again(framing, then) -> None:
+    headers, wire = framed(framing, PAYLOAD)
+    start = head(headers=headers)
+    stop = 4 * 16 * 1024 - len(start)
+    buffer, arrived = Buffer(1 << 20), b""
+    with (
+        WireServer(says(start + wire[:stop], then=then), tls=server_tls()) as server,
+        delivery_client().open(Source(server.url())) as response,
+    ):
+        response.sock.settimeout(10)
+        body = body_of(response)
+        with contextlib.suppress(DownloadInterruptedError):
+            while count := body.receive(buffer, 0, len(buffer.view)):
+                arrived += buffer.view[:count]
+            pytest.fail("a cut was taken for the end")
+        with pytest.raises(DownloadInterruptedError):
+            body.receive(buffer, 0, len(buffer.view))
+    assert arrived == PAYLOAD[:stop] or (then == "reset" and PAYLOAD.startswith(arrived))
 
 
 def test_a_whole_body_without_close_notify_is_not_taken_for_whole_when_only_the_close_could_say_so() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,11 +160,20 @@ def test_a_file_system_that_cannot_set_space_aside_is_no_error(
         def fallocate(*_: object) -> int:
             return -1
 
+        fstatfs = fallocate
+
     monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: Library)
     monkeypatch.setattr("ctypes.get_errno", lambda: errno.EOPNOTSUPP)
     part.reserve(1_000_000)
     append(part, BYTES)
     assert part.path.read_bytes() == BYTES
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no /dev/shm")
+def test_in_memory_nothing_is_set_aside_page_by_page() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, PartFile(Path(folder) / "part") as part:
+        part.reserve(1_000_000)
+        assert part.path.stat().st_blocks == 0
 
 
 def test_too_little_room_is_told_with_what_to_do(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

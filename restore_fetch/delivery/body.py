@@ -17,6 +17,7 @@ from restore_fetch.errors import DownloadInterruptedError, DownloadRefusedError
 _LENGTH = re.compile(r"[0-9]{1,18}\Z")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}\Z")
 _LONGEST_LINE = 4096
+_TLS_RECORD_BYTES = 16 * 1024  # of data at most (RFC 8446, section 5.1)
 _MOST_TRAILERS = 100
 _CRLF = b"\r\n"
 
@@ -59,6 +60,8 @@ class _Wire:
         self._sock: socket.socket = response.sock
         self._leftover = response.leftover
         self._host = response.host
+        self._is_tls = isinstance(response.sock, ssl.SSLSocket)
+        self._failure: DownloadInterruptedError | None = None  # met behind bytes that were given out first
 
     def receive_into(self, view: memoryview) -> int:
         if self._leftover:
@@ -66,18 +69,30 @@ class _Wire:
             view[:count] = self._leftover[:count]
             self._leftover = self._leftover[count:]
             return count
+        if self._failure is not None:
+            raise self._failure
         try:
-            return self._sock.recv_into(view)
+            count = newest = self._sock.recv_into(view)
+            # A TLS socket gives one record at a time. While full ones keep coming, more are taken at once.
+            while newest == _TLS_RECORD_BYTES and count < len(view) and self._is_tls:
+                try:
+                    newest = self._sock.recv_into(view[count:])
+                except OSError as exc:
+                    self._failure = None if isinstance(exc, TimeoutError) else self._broken(exc)
+                    break
+                count += newest
         except TimeoutError:
             raise
-        except ssl.SSLError as exc:
-            raise DownloadInterruptedError(
-                f"the secure connection to {self._host} ended without being closed ({exc.reason})", outcome="cut"
-            ) from exc
         except OSError as exc:
-            raise DownloadInterruptedError(
-                f"the connection to {self._host} broke: {exc.strerror}", outcome="cut"
-            ) from exc
+            raise self._broken(exc) from exc
+        return count
+
+    def _broken(self, exc: OSError) -> DownloadInterruptedError:
+        if isinstance(exc, ssl.SSLError):
+            return DownloadInterruptedError(
+                f"the secure connection to {self._host} ended without being closed ({exc.reason})", outcome="cut"
+            )
+        return DownloadInterruptedError(f"the connection to {self._host} broke: {exc.strerror}", outcome="cut")
 
     def cut(self, what: str) -> DownloadInterruptedError:
         return DownloadInterruptedError(f"{self._host} closed the connection {what}", outcome="cut")

@@ -27,7 +27,6 @@ from restore_fetch.rules import is_private_host
 
 _CONNECT_SECONDS = 30.0
 _HEAD_RECEIVE_BYTES = 16 * 1024
-_RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 _MOST_REDIRECTS = 5
 _LAST_PORT = 65535
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

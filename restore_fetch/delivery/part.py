@@ -24,6 +24,8 @@ _PROGRESS_EVERY_BYTES = 64 * 1024 * 1024
 _BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is
 _KEEP_SIZE = 0x01  # FALLOC_FL_KEEP_SIZE
 _RESERVING = threading.Lock()
+_STATFS_BYTES = 256  # more than any platform's struct statfs, whose first element is the type
+_TMPFS_MAGIC = 0x01021994
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -219,10 +221,18 @@ def boot_id() -> str | None:
 
 
 def _set_aside(descriptor: int, total_bytes: int) -> None:
-    if not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux") or _is_memory(descriptor):
         return
     fallocate = ctypes.CDLL(None, use_errno=True).fallocate
     if fallocate(descriptor, _KEEP_SIZE, ctypes.c_longlong(0), ctypes.c_longlong(total_bytes)) != 0:
         number = ctypes.get_errno()
         if number in _NO_ROOM:
             raise OSError(number, os.strerror(number))
+
+
+def _is_memory(descriptor: int) -> bool:
+    """Whether a file is in a tmpfs, which sets every page aside one by one: that takes as long as to write it."""
+    told = ctypes.create_string_buffer(_STATFS_BYTES)
+    if ctypes.CDLL(None).fstatfs(descriptor, told) != 0:
+        return False
+    return ctypes.c_long.from_buffer(told).value == _TMPFS_MAGIC
