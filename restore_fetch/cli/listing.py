@@ -1,4 +1,4 @@
-"""The tables of `restore-fetch status`: the jobs of a batch, and the jobs and snapshots of a cluster."""
+"""What `restore-fetch status` shows of jobs and snapshots; the tables of a batch and of a cluster."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.session import open_api
-from restore_fetch.cli.status import seen_from_here, show_job
 from restore_fetch.errors import NotFoundError
 from restore_fetch.inventory import Inventory, take_inventory
 from restore_fetch.models import RestoreJob, Snapshot
-from restore_fetch.redaction import plain
-from restore_fetch.rules import UNLIMITED_DOWNLOADS, show_status
+from restore_fetch.redaction import display_url, plain
+from restore_fetch.rules import UNLIMITED_DOWNLOADS, downloads_left, show_status
 from restore_fetch.settings import Connection, parse_object_id
 from restore_fetch.units import show_duration
 
@@ -79,6 +78,28 @@ def show_cluster(console: Console, out_dir: Path, connect: Callable[[], Connecti
             ],
         },
     )
+
+
+def show_job(job: RestoreJob) -> dict[str, Any]:
+    """A job's elements that are present, by the API's names, without anything secret."""
+    document = job.model_dump(mode="json", by_alias=True, exclude_none=True)
+    delivery = document.get("delivery", {})
+    if job.delivery is not None:
+        for name, url in (("url", job.delivery.url), ("urlV2", job.delivery.url_v2)):
+            if url is not None:
+                delivery[name] = display_url(url.get_secret_value())
+    document["links"] = [link for link in document.get("links", []) if link.get("href")]
+    return {name: value for name, value in document.items() if value not in ([], {}, None)}
+
+
+def seen_from_here(job: RestoreJob, now: datetime, used: int) -> dict[str, Any]:
+    """What is known here about a job's delivery: downloads used and left, seconds left."""
+    here: dict[str, Any] = {"downloads_used": used}
+    if job.delivery is not None:
+        here["downloads_left"] = downloads_left(job.delivery, used)
+        if job.delivery.expires is not None:
+            here["seconds_left"] = max(0, round((job.delivery.expires - now).total_seconds()))
+    return here
 
 
 def _look_here(console: Console, out_dir: Path) -> Inventory:

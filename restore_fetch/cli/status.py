@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from restore_fetch.cli.exit_codes import epilog
 from restore_fetch.cli.options import OUT_DIR, common_options, connection_options, option
 
 if TYPE_CHECKING:
-    from restore_fetch.models import RestoreJob
     from restore_fetch.settings import Connection
 
 CODES = (10, 11, 12, 19, 130, 143)
@@ -50,6 +48,7 @@ def command(
 
 
 def _show_one(console: Console, job_id: str, out_dir: Path, connect: Callable[[], Connection]) -> None:
+    from restore_fetch.cli.listing import seen_from_here, show_job
     from restore_fetch.cli.session import open_api
     from restore_fetch.settings import parse_object_id
     from restore_fetch.shelf import Shelf
@@ -62,32 +61,6 @@ def _show_one(console: Console, job_id: str, out_dir: Path, connect: Callable[[]
     document = show_job(job)
     here = seen_from_here(job, now, used)
     console.result(_table({**document, "": here}), {**document, "here": here})
-
-
-def show_job(job: RestoreJob) -> dict[str, Any]:
-    """A job's elements that are present, by the API's names, without anything secret."""
-    from restore_fetch.redaction import display_url
-
-    document = job.model_dump(mode="json", by_alias=True, exclude_none=True)
-    delivery = document.get("delivery", {})
-    if job.delivery is not None:
-        for name, url in (("url", job.delivery.url), ("urlV2", job.delivery.url_v2)):
-            if url is not None:
-                delivery[name] = display_url(url.get_secret_value())
-    document["links"] = [link for link in document.get("links", []) if link.get("href")]
-    return {name: value for name, value in document.items() if value not in ([], {}, None)}
-
-
-def seen_from_here(job: RestoreJob, now: datetime, used: int) -> dict[str, Any]:
-    """What is known here about a job's delivery: downloads used and left, seconds left."""
-    from restore_fetch.rules import downloads_left
-
-    here: dict[str, Any] = {"downloads_used": used}
-    if job.delivery is not None:
-        here["downloads_left"] = downloads_left(job.delivery, used)
-        if job.delivery.expires is not None:
-            here["seconds_left"] = max(0, round((job.delivery.expires - now).total_seconds()))
-    return here
 
 
 def _table(document: Mapping[str, Any]) -> str:
