@@ -23,7 +23,7 @@ from restore_fetch.errors import (
     RestoreFetchError,
     StorageError,
 )
-from restore_fetch.inventory import UNPROVEN, Inventory, take_inventory
+from restore_fetch.inventory import CHANGED, UNPROVEN, Inventory, take_inventory
 from restore_fetch.models import RestoreJob, Snapshot
 from restore_fetch.pull_journal import PullFile
 from restore_fetch.receipts import REJECTED_SUFFIX, is_batch_receipt
@@ -284,6 +284,13 @@ def check_pull(here: Inventory | None, seen: Seen, now: datetime) -> Check:
     try:
         if _is_done(here, newest):
             return Check("pull", "ok", f"{named}, is here and verified: nothing would be done")
+        if here.standing_of_snapshot(newest) == CHANGED:
+            return Check(
+                "pull",
+                "warn",
+                f"{named}: its archive is here, but was touched since it was verified; a pull would read it again",
+                "restore-fetch verify",
+            )
         _require_ours(here.folder / f"{_OURS}{newest.id}{_LOCK_SUFFIX}")
         journal = PullFile(here.folder, newest.id).read()
     except StorageError as exc:

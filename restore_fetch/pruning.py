@@ -78,6 +78,7 @@ class Pruner:
         self._policy = policy
         self._observer = observer
         self._dry_run = dry_run
+        self._states: dict[str, tuple[int, ...] | None] = {}
 
     def prune(self) -> Pruned:
         """Remove what the policy does not keep.
@@ -143,6 +144,7 @@ class Pruner:
             done.left.append(Left(receipt.file, "is unverified: it counts neither as a backup nor against one"))
         else:
             try:
+                self._states[receipt.file] = _state_of(self._folder / receipt.file)
                 if Shelf(self._folder, receipt.job.id).published(receipt.file) is not None:
                     return True
                 done.left.append(Left(receipt.file, "there is a receipt, but no archive"))
@@ -197,10 +199,14 @@ class Pruner:
         try:
             if pull.is_batch and receipts.read_batch_receipt(self._folder, pull.id) is None:
                 return False
-            here = [Shelf(self._folder, receipt.job.id).published(receipt.file) for receipt in pull.receipts]
-        except (HashMismatchError, StorageError):
+            return all(self._is_as_it_was(receipt) for receipt in pull.receipts)
+        except StorageError:
             return False
-        return [found[1] if found else None for found in here] == list(pull.receipts)
+
+    def _is_as_it_was(self, receipt: Receipt) -> bool:
+        archive = self._folder / receipt.file
+        beside = receipts.read_record(receipts.receipt_path(archive), Receipt)
+        return beside == receipt and _state_of(archive) == self._states[receipt.file]
 
     def _sweep(self, names: tuple[str, ...], record: Path) -> None:
         """Remove the files of a pull, in an order that holds through a power cut; the record of it last."""
@@ -281,6 +287,12 @@ def _files_of(begun: Receipt | BatchReceipt) -> dict[str, str]:
     if isinstance(begun, BatchReceipt):
         return {member.file: member.sha1 for member in begun.members}
     return {begun.file: begun.sha1}
+
+
+def _state_of(archive: Path) -> tuple[int, ...] | None:
+    """What changes when a file does, or when another takes its name; None when there is none."""
+    state = files.require_regular(archive)
+    return None if state is None else (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 def _named(pull: Pull) -> str:

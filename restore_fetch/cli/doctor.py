@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from restore_fetch.settings import Connection
 
 CODES = (10, 11, 12, 19, 130, 143)
-_HIDDEN = "(set, not shown)"
+_HIDDEN = ("private_key", "client_secret")
+Settings = dict[str, dict[str, str | None]]
 _MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 
 
@@ -37,7 +38,7 @@ def command(ctx: click.Context, out_dir: Path, min_free: float, connect: Callabl
     from restore_fetch import doctor
 
     console = ctx.ensure_object(Console)
-    settings = {"out_dir": {"value": str(out_dir), "source": _source(ctx, "out_dir")}}
+    settings: Settings = {"out_dir": {"value": str(out_dir), "source": _source(ctx, "out_dir")}}
     checks, seen = _check_connection(connect, settings)
     folder, here = doctor.check_folder(out_dir)
     checks.append(folder)
@@ -54,7 +55,7 @@ def command(ctx: click.Context, out_dir: Path, min_free: float, connect: Callabl
 
 
 def _check_connection(
-    connect: Callable[[], Connection], settings: dict[str, dict[str, str]]
+    connect: Callable[[], Connection], settings: Settings
 ) -> tuple[list[Check], tuple[Seen, Any] | None]:
     """The checks of the configuration and the service; and what it showed, with its time, when it did."""
     from restore_fetch import doctor
@@ -75,13 +76,12 @@ def _check_connection(
         return [told, *checks], None if seen is None else (seen, service.now())
 
 
-def _settings_of(connection: Connection) -> dict[str, dict[str, str]]:
+def _settings_of(connection: Connection) -> Settings:
     """Every value of the connection and where it came from; of a secret only the latter."""
-    shown = {}
+    shown: Settings = {}
     for name, source in connection.sources.items():
-        value = getattr(connection, name)
-        secret = name in ("private_key", "client_secret")
-        shown[name] = {"value": _HIDDEN if secret else "" if value is None else str(value), "source": source}
+        value = None if name in _HIDDEN else getattr(connection, name)
+        shown[name] = {"value": None if value is None else str(value), "source": source}
     return shown
 
 
@@ -92,12 +92,12 @@ def _source(ctx: click.Context, name: str) -> str:
     return f"{PREFIX}{name.upper()}" if source is click.core.ParameterSource.ENVIRONMENT else "default"
 
 
-def _lines(checks: list[Check], settings: dict[str, dict[str, str]]) -> Iterator[str]:
+def _lines(checks: list[Check], settings: Settings) -> Iterator[str]:
     from restore_fetch.redaction import plain
 
     width = max(map(len, settings))
     for name, setting in settings.items():
-        value = f"{setting['value']}  " if setting["value"] else ""
+        value = "set, not shown  " if name in _HIDDEN else f"{setting['value']}  " if setting["value"] else ""
         yield plain(f"set   {name:<{width}}  {value}from {setting['source']}")
     width = max(len(check.name) for check in checks)
     for check in checks:
@@ -106,7 +106,7 @@ def _lines(checks: list[Check], settings: dict[str, dict[str, str]]) -> Iterator
             yield plain(f"      {'':<{width}}  → {check.next_step}")
 
 
-def _document(checks: list[Check], settings: dict[str, dict[str, str]]) -> dict[str, Any]:
+def _document(checks: list[Check], settings: Settings) -> dict[str, Any]:
     from restore_fetch.doctor import worst_state
 
     return {
