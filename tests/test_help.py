@@ -202,6 +202,7 @@ _JOB = "f" * 24
         (["fetch", _JOB, "--output", "xml"], "--output"),
         (["status"], "--project-id"),
         (["status", "abc"], "24 hexadecimal digits"),
+        (["status", ""], "24 hexadecimal digits"),
         (["status", _JOB, "--batch-id", _JOB], "exclude each other"),
         (["status", "--batch-id", "abc"], "24 hexadecimal digits"),
         (["prune"], "--keep-last"),

@@ -34,9 +34,9 @@ def command(
     cluster, the newest first. The files in --out-dir tell how many of the downloads allowed were used from here,
     and what is here. Nothing is downloaded.
     """
-    if job_id and batch_id:
+    if job_id is not None and batch_id:
         raise click.UsageError("JOB_ID and --batch-id exclude each other")
-    if job_id:
+    if job_id is not None:
         _show_one(console, job_id, out_dir, connect)
         return
     from restore_fetch.cli.listing import show_batch, show_cluster
