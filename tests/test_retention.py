@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -119,8 +120,8 @@ def test_projects_are_told_apart_and_the_case_of_an_id_does_not_matter():
 def test_a_day_is_a_day_in_utc():
     east = timezone(timedelta(hours=13))
     late = pull(0, datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC))
-    same_day = pull(1, datetime(2026, 1, 31, 13, 0, tzinfo=east))  # midnight in UTC
-    before = pull(2, datetime(2026, 1, 30, 23, 59, 59, tzinfo=UTC))
+    same_day = replace(pull(1, START), taken=datetime(2026, 1, 31, 13, 0, tzinfo=east))  # midnight in UTC
+    before = replace(pull(2, START), taken=datetime(2026, 1, 31, 12, 59, 59, tzinfo=east))
     reasons = [bool(fate.reasons) for fate in decide([before, same_day, late], Policy(daily=9))]
     assert reasons == [True, False, True]
 
