@@ -124,7 +124,7 @@ def _records_naming(folder: Path, suffix: str, kind: type[_R], text: str) -> Ite
     with files.storage_errors(folder, "look into"):
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     for name in names:
-        if not name.endswith(suffix) or name.startswith(".") or _BATCH_RECEIPT.match(name):
+        if not name.endswith(suffix) or name.startswith(".") or is_batch_receipt(name):
             continue
         path = folder / name
         content = files.read_small(path)
@@ -181,6 +181,11 @@ def batch_receipt_path(folder: Path, batch_id: str) -> Path:
     return folder / f"batch-{batch_id}{RECEIPT_SUFFIX}"
 
 
+def is_batch_receipt(name: str) -> bool:
+    """Whether a file is called as the receipt of a batch is."""
+    return _BATCH_RECEIPT.match(name) is not None
+
+
 def read_batch_receipt(folder: Path, batch_id: str) -> BatchReceipt | None:
     """The receipt of a batch; None when there is none.
 
@@ -198,5 +203,5 @@ def batch_receipts(folder: Path) -> list[BatchReceipt]:
     """
     with files.storage_errors(folder, "look into"):
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [read_record(path, BatchReceipt) for path in paths if _BATCH_RECEIPT.match(path.name)]
+    found = [read_record(path, BatchReceipt) for path in paths if is_batch_receipt(path.name)]
     return [receipt for receipt in found if receipt is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -76,7 +76,7 @@ class Shelf:
             state = files.require_regular(path)
             if state is None:
                 continue
-            touched = _touched_since(state, files.require_regular(receipts.receipt_path(path)))
+            touched = touched_since(state, files.require_regular(receipts.receipt_path(path)))
             if state.st_size != receipt.bytes or (touched and hash_file(path).digest != receipt.digest):
                 raise HashMismatchError(
                     f"{path} is not what its receipt says: it was changed after it was verified",
@@ -108,13 +108,7 @@ class Shelf:
         sources += receipts.find_rejections(self.folder, self.job_id)
         if (journal := self.journal()) is not None:
             sources.append(journal.state)
-        # Records repeat what an earlier one holds; within one, two of the same moment are two (a clock can stand).
-        attempts: dict[datetime, list[Attempt]] = {}
-        for record in sources:
-            for started, same in _by_start(record.attempts).items():
-                if len(same) >= len(attempts.get(started, [])):
-                    attempts[started] = same
-        return tuple(attempt for started in sorted(attempts) for attempt in attempts[started])
+        return all_attempts(sources)
 
     def open_journal(self, name: str, job: JobRecord, delivery: DeliveryRecord) -> JournalFile:
         """The journal for a download that is about to begin or to go on; a new one is on disk when this returns.
@@ -169,7 +163,34 @@ class Shelf:
             raise in_the_way(path)
 
 
-def _touched_since(archive: os.stat_result, receipt: os.stat_result | None) -> bool:
+def all_attempts(records: Iterable[Receipt | Rejection | Journal]) -> tuple[Attempt, ...]:
+    """Every request for the archive of a job that is on record, oldest first."""
+    # Records repeat what an earlier one holds; within one, two of the same moment are two (a clock can stand).
+    attempts: dict[datetime, list[Attempt]] = {}
+    for record in records:
+        for started, same in _by_start(record.attempts).items():
+            if len(same) >= len(attempts.get(started, [])):
+                attempts[started] = same
+    return tuple(attempt for started in sorted(attempts) for attempt in attempts[started])
+
+
+def seems_whole(archive: Path, receipt: Receipt) -> bool:
+    """Whether an archive has the size in the receipt beside it, and was not touched since that was written.
+
+    It is not read: what was touched may be right all the same, and what was not is.
+
+    Raises:
+        StorageError: It cannot be looked at, or something else has its name.
+    """
+    state = files.require_regular(archive)
+    if state is None:
+        return False
+    return state.st_size == receipt.bytes and not touched_since(
+        state, files.require_regular(receipts.receipt_path(archive))
+    )
+
+
+def touched_since(archive: os.stat_result, receipt: os.stat_result | None) -> bool:
     """Whether an archive may have changed since its receipt was written.
 
     The change time of its inode tells it too: another file moved to its name brings its old times along.

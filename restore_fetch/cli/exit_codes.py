@@ -11,7 +11,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 MEANINGS = {
-    0: "done: verified, shown, or healthy",
+    0: "done: verified, shown, pruned, or healthy",
     1: "unexpected error: a bug, please report it",
     2: "usage or configuration",
     10: "authentication or authorization failed (401, 403)",

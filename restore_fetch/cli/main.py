@@ -23,8 +23,10 @@ PROGRAM = "restore-fetch"
 _COMMANDS = {
     "fetch": "Wait for a restore job, download its archive once, verify and publish it.",
     "pull": "Make the restore job of the newest snapshot, unless it is here already, and then as fetch.",
-    "status": "Show a restore job; never downloads.",
+    "status": "Show a restore job, a batch, or all jobs and snapshots of the cluster; never downloads.",
     "verify": "Check archives that are on disk already, offline unless asked.",
+    "prune": "Remove verified pulls that a retention policy does not keep.",
+    "doctor": "Check that a pull would have all it needs; changes nothing.",
     "sandbox": "Serve a simulated restore service, for rehearsals and tests.",
     "demo": "Show the whole job, end to end, against a sandbox in this process.",
 }

@@ -171,6 +171,8 @@ def _connection(ctx: click.Context, values: dict[str, Any]) -> Connection:
 
 OUT_DIR = option("--out-dir", type=FILE, default=".", metavar="DIR",
                  help="Where files go; created when missing.")  # fmt: skip
+MIN_FREE = option("--min-free", type=SIZE, default="256MiB", metavar="SIZE",
+                  help="Never fill the disk beyond this.")  # fmt: skip
 LOCK_WAIT = option("--lock-wait", type=DURATION, default="0", metavar="DURATION",
                    help="How long to wait for another run on the same job and folder.")  # fmt: skip
 ONLY = option("--only", metavar="GLOB", help="Only jobs of the batch whose delivered file is called so.")
@@ -192,7 +194,7 @@ _FETCH = (
            help="Give up an attempt when less than --min-rate arrives over this long."),
     option("--min-rate", type=SIZE, default="1KiB", metavar="SIZE", help="Bytes a second, for the above."),
     option("--limit-rate", type=SIZE, metavar="SIZE", help="At most so many bytes a second in all."),
-    option("--min-free", type=SIZE, default="256MiB", metavar="SIZE", help="Never fill the disk beyond this."),
+    MIN_FREE,
     option("--max-size", type=SIZE, metavar="SIZE", help="Refuse a larger archive."),
     option("--allow-unverified", is_flag=True,
            help="Publish even when no hash appeared; the receipt says unverified."),

@@ -1,9 +1,8 @@
-"""`restore-fetch status JOB_ID`: one look."""
+"""`restore-fetch status`: one look at a job, at a batch, or at everything of a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,26 +10,45 @@ import click
 
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import epilog
-from restore_fetch.cli.options import OUT_DIR, common_options, connection_options
+from restore_fetch.cli.options import OUT_DIR, common_options, connection_options, option
 
 if TYPE_CHECKING:
-    from restore_fetch.models import RestoreJob
     from restore_fetch.settings import Connection
 
 CODES = (10, 11, 12, 19, 130, 143)
 
 
 @click.command("status", epilog=epilog(*CODES))
-@click.argument("job_id")
+@click.argument("job_id", required=False)
+@option("--batch-id", metavar="HEX24", help="Show every job of this batch.")
 @OUT_DIR
 @connection_options
 @common_options
 @click.pass_obj
-def command(console: Console, job_id: str, out_dir: Path, connect: Callable[[], Connection]) -> None:
+def command(
+    console: Console, job_id: str | None, batch_id: str | None, out_dir: Path, connect: Callable[[], Connection]
+) -> None:
     """Show restore job JOB_ID: its state, its delivery, the time and the downloads left, its hashes.
 
-    The files in --out-dir tell how many of the downloads allowed were used from here. Nothing is downloaded.
+    With --batch-id, a table of the jobs of a batch; with neither, tables of all restore jobs and snapshots of the
+    cluster, the newest first. The files in --out-dir tell how many of the downloads allowed were used from here,
+    and what is here. Nothing is downloaded.
     """
+    if job_id is not None and batch_id:
+        raise click.UsageError("JOB_ID and --batch-id exclude each other")
+    if job_id is not None:
+        _show_one(console, job_id, out_dir, connect)
+        return
+    from restore_fetch.cli.listing import show_batch, show_cluster
+
+    if batch_id:
+        show_batch(console, batch_id, out_dir, connect)
+    else:
+        show_cluster(console, out_dir, connect)
+
+
+def _show_one(console: Console, job_id: str, out_dir: Path, connect: Callable[[], Connection]) -> None:
+    from restore_fetch.cli.listing import seen_from_here, show_job
     from restore_fetch.cli.session import open_api
     from restore_fetch.settings import parse_object_id
     from restore_fetch.shelf import Shelf
@@ -41,33 +59,8 @@ def command(console: Console, job_id: str, out_dir: Path, connect: Callable[[], 
         now = service.now()
     used = sum(attempt.may_count for attempt in Shelf(out_dir, asked).attempts())
     document = show_job(job)
-    here = _seen_from_here(job, now, used)
+    here = seen_from_here(job, now, used)
     console.result(_table({**document, "": here}), {**document, "here": here})
-
-
-def show_job(job: RestoreJob) -> dict[str, Any]:
-    """A job's elements that are present, by the API's names, without anything secret."""
-    from restore_fetch.redaction import display_url
-
-    document = job.model_dump(mode="json", by_alias=True, exclude_none=True)
-    delivery = document.get("delivery", {})
-    if job.delivery is not None:
-        for name, url in (("url", job.delivery.url), ("urlV2", job.delivery.url_v2)):
-            if url is not None:
-                delivery[name] = display_url(url.get_secret_value())
-    document["links"] = [link for link in document.get("links", []) if link.get("href")]
-    return {name: value for name, value in document.items() if value not in ([], {}, None)}
-
-
-def _seen_from_here(job: RestoreJob, now: datetime, used: int) -> dict[str, Any]:
-    from restore_fetch.rules import downloads_left
-
-    here: dict[str, Any] = {"downloads_used": used}
-    if job.delivery is not None:
-        here["downloads_left"] = downloads_left(job.delivery, used)
-        if job.delivery.expires is not None:
-            here["seconds_left"] = max(0, round((job.delivery.expires - now).total_seconds()))
-    return here
 
 
 def _table(document: Mapping[str, Any]) -> str:
