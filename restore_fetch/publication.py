@@ -215,18 +215,20 @@ class Publisher:
     def _reject_damaged(
         self, journal: JournalFile, whole: Whole, judgement: Judgement, finding: str
     ) -> ArchiveDamagedError:
-        by_whom = (
-            "its SHA1 is the published one, so the service itself made it so"
-            if judgement.finding is Finding.MATCH
-            else "no hash of it was published, so nothing tells whether it was made so or damaged on the way"
+        by_whom = "no hash of it was published, so nothing tells whether it was made so or damaged on the way"
+        next_step = (
+            "run the same command again: it downloads it anew, if that is allowed; else start a new restore job"
         )
+        if judgement.finding is Finding.MATCH:
+            by_whom = "its SHA1 is the published one, so the service itself made it so"
+            next_step = "start a new restore job; if it happens again, take another snapshot"
         rejected = self._set_rejected(journal, whole, judgement.published, f"the archive is damaged: {finding}")
         return ArchiveDamagedError(
             f"the archive is DAMAGED: {finding}; {by_whom}",
             path=rejected,
             actual=whole.digest.hex,
             files=f"it is kept as {rejected.name}, which is no backup",
-            next_step="start a new restore job; if it happens again, take another snapshot",
+            next_step=next_step,
         )
 
     def _set_rejected(self, journal: JournalFile, whole: Whole, published: FileHash | None, finding: str) -> Path:
