@@ -64,12 +64,17 @@ class StreamingHasher:
         return Digest(SHA1, self._hash.hexdigest())
 
 
-def hash_stream(stream: RawIOBase, on_progress: Callable[[int], None] = lambda _: None) -> tuple[int, Digest]:
+def hash_stream(
+    stream: RawIOBase,
+    on_progress: Callable[[int], None] = lambda _: None,
+    also: Callable[[memoryview], None] = lambda _: None,
+) -> tuple[int, Digest]:
     """The size and SHA1 of an unbuffered binary stream from where it stands to its end, in constant memory.
 
     Args:
         stream: The stream.
         on_progress: Called every 64 MiB with the bytes read.
+        also: Given the bytes, too, in order.
 
     Raises:
         OSError: The stream cannot be read.
@@ -79,6 +84,7 @@ def hash_stream(stream: RawIOBase, on_progress: Callable[[int], None] = lambda _
     size = told = 0
     while count := stream.readinto(view):
         hasher.update(view[:count])
+        also(view[:count])
         size += count
         if size - told >= _PROGRESS_EVERY_BYTES:
             told = size

@@ -13,11 +13,21 @@ from pathlib import Path
 
 from restore_fetch import files, receipts
 from restore_fetch.clock import Clock
-from restore_fetch.delivery import JournalFile
+from restore_fetch.delivery import Inspection, JournalFile
 from restore_fetch.errors import ArchiveDamagedError, HashMismatchError, HashNotPublishedError
 from restore_fetch.models import FileHash, RestoreJob
 from restore_fetch.observer import Observer
-from restore_fetch.records import Checks, JobRecord, PublishedHash, Receipt, Rejection, Seconds
+from restore_fetch.records import (
+    PLAIN_STRUCTURE_PROVES,
+    STRUCTURE_PROVES,
+    ArchiveRecord,
+    Checks,
+    JobRecord,
+    PublishedHash,
+    Receipt,
+    Rejection,
+    Seconds,
+)
 from restore_fetch.rules import Finding, Judgement
 from restore_fetch.settings import FetchOptions
 from restore_fetch.shelf import Whole, hash_file
@@ -41,19 +51,31 @@ class Publisher:
         options: Whether a file may be replaced, and an archive published without a hash.
         clock: The time.
         observer: Who is told.
+        structure_is_all: Whether the service publishes no hashes, so that the structure of an archive is all that
+            can be checked.
     """
 
-    def __init__(self, *, service: str, tool: str, options: FetchOptions, clock: Clock, observer: Observer) -> None:
+    def __init__(
+        self,
+        *,
+        service: str,
+        tool: str,
+        options: FetchOptions,
+        clock: Clock,
+        observer: Observer,
+        structure_is_all: bool = False,
+    ) -> None:
         self._service = service
         self._tool = tool
         self._options = options
         self._clock = clock
         self._note = observer.note
+        self._structure_is_all = structure_is_all
 
     def publish(
         self, journal: JournalFile, whole: Whole, job: RestoreJob, judgement: Judgement, timing: Timing
     ) -> tuple[Path, Receipt]:
-        """Publish a verified archive; one without a published hash only where that was allowed.
+        """Publish a verified archive, or one that is whole where no hash can be had; any other only if allowed.
 
         Args:
             journal: Its journal, in the state `whole`.
@@ -67,7 +89,7 @@ class Publisher:
 
         Raises:
             HashMismatchError: The bytes are not the published ones; they are now called `.rejected`.
-            ArchiveDamagedError: There are no bytes at all.
+            ArchiveDamagedError: The archive is empty or damaged; it is now called `.rejected`.
             HashNotPublishedError: No hash was published; the bytes are now called `.unverified`.
             StorageError: The disk refuses, or a file is in the way.
         """
@@ -75,18 +97,27 @@ class Publisher:
             raise self._reject(journal, whole, judgement.published)
         if whole.size == 0:
             raise self._reject_empty(journal, whole, judgement.published)
+        inspection = whole.inspection
+        if inspection is not None and inspection.finding is not None:
+            raise self._reject_damaged(journal, whole, judgement, inspection.finding)
         verified = judgement.finding is Finding.MATCH
-        if not verified and not self._options.allow_unverified:
+        structure = not verified and self._structure_is_all and inspection is not None
+        if not (verified or structure or self._options.allow_unverified):
             raise self._set_aside(journal, whole)
         receipt = Receipt(
-            verdict="verified" if verified else "unverified",
+            verdict="verified" if verified else "structure" if structure else "unverified",
+            proves=_proves(inspection) if structure else None,
             file=journal.state.file,
             bytes=whole.size,
             sha1=whole.digest.hex,
             published_hash=PublishedHash.of(judgement.published) if judgement.published else None,
             checks=Checks(
-                length=True if journal.state.total_bytes == whole.size else None, hash=True if verified else None
+                length=True if journal.state.total_bytes == whole.size else None,
+                hash=True if verified else None,
+                gzip=inspection.gzip if inspection else None,
+                tar=inspection.tar if inspection else None,
             ),
+            archive=inspection.archive if inspection else None,
             job=JobRecord.of(job),
             delivery=journal.state.delivery,
             attempts=journal.state.attempts,
@@ -127,8 +158,13 @@ class Publisher:
             files.sync_folder(journal.archive.parent)  # the crash may have come before the name was durable
         receipts.write_receipt(journal.archive, receipt)
         journal.remove()
+        if receipt.archive is not None and receipt.archive.outside_count:
+            self._note("outside", outside_warning(receipt.archive), level="warning")
         if receipt.verdict == "verified":
-            self._note("verified", f"{journal.archive} is verified: SHA1 {receipt.sha1}")
+            whole = ", and its structure is whole" if receipt.checks.tar else ""
+            self._note("verified", f"{journal.archive} is verified: SHA1 {receipt.sha1}{whole}")
+        elif receipt.verdict == "structure":
+            self._note("structure", f"{journal.archive} is published: {receipt.proves}", level="warning")
         else:
             self._note(
                 "unverified",
@@ -176,6 +212,25 @@ class Publisher:
             next_step="start a new restore job; if it happens again, suspect the network path or the service",
         )
 
+    def _reject_damaged(
+        self, journal: JournalFile, whole: Whole, judgement: Judgement, finding: str
+    ) -> ArchiveDamagedError:
+        by_whom = "no hash of it was published, so nothing tells whether it was made so or damaged on the way"
+        next_step = (
+            "run the same command again: it downloads it anew, if that is allowed; else start a new restore job"
+        )
+        if judgement.finding is Finding.MATCH:
+            by_whom = "its SHA1 is the published one, so the service itself made it so"
+            next_step = "start a new restore job; if it happens again, take another snapshot"
+        rejected = self._set_rejected(journal, whole, judgement.published, f"the archive is damaged: {finding}")
+        return ArchiveDamagedError(
+            f"the archive is DAMAGED: {finding}; {by_whom}",
+            path=rejected,
+            actual=whole.digest.hex,
+            files=f"it is kept as {rejected.name}, which is no backup",
+            next_step=next_step,
+        )
+
     def _set_rejected(self, journal: JournalFile, whole: Whole, published: FileHash | None, finding: str) -> Path:
         """Keep the bytes as `.rejected`, with the finding beside them."""
         rejected = journal.archive.with_name(journal.state.file + receipts.REJECTED_SUFFIX)
@@ -198,3 +253,16 @@ class Publisher:
             receipts.remove_receipt(journal.archive)
         journal.remove()
         return rejected
+
+
+def outside_warning(archive: ArchiveRecord) -> str:
+    """What to say of members that would be written, or point, outside the folder an archive is unpacked in."""
+    count = archive.outside_count
+    return (
+        f"{count} {'member' if count == 1 else 'members'} of the archive would leave the folder it is unpacked in, "
+        f"such as {archive.outside[0]}: unpack it with care"
+    )
+
+
+def _proves(inspection: Inspection | None) -> str:
+    return STRUCTURE_PROVES if inspection is not None and inspection.gzip else PLAIN_STRUCTURE_PROVES

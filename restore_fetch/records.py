@@ -5,9 +5,17 @@ They are read back with suspicion: somebody may have edited them by hand.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from restore_fetch.clock import iso
 from restore_fetch.hashes import SHA1, Digest
@@ -21,6 +29,16 @@ BATCH_SCHEMA: Final = "restore-fetch/batch-receipt/v1"
 PULL_SCHEMA: Final = "restore-fetch/pull/v1"
 NOT_SENT = "not sent"
 COMPLETE = "complete"
+STRUCTURE_PROVES: Final = (
+    "the archive is whole: gzip CRC and tar structure; no hash was published, so nothing proves that these are the "
+    "bytes the service made"
+)
+PLAIN_STRUCTURE_PROVES: Final = (
+    "the archive is whole by its tar structure, which has no checksum of the contents; no hash was published, so "
+    "nothing proves that these are the bytes the service made"
+)
+
+_ONLY_WITH_STRUCTURE = frozenset({"proves", "archive"})
 
 Stamp = Annotated[Moment, PlainSerializer(iso, return_type=str)]
 Sha1 = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
@@ -92,6 +110,26 @@ class Checks(Record):
     tar: bool | None = None
 
 
+class ArchiveRecord(Record):
+    """What is in an archive, as its headers say.
+
+    Attributes:
+        members: Files, folders and links.
+        unpacked_bytes: How long the tar file in it is.
+        restore_info: What `restoreInfo.txt` says; null when there is no such file.
+        data_directory: Whether there are the files that make a folder a data directory of WiredTiger.
+        outside: The first few members that would be written, or point, outside the folder they are unpacked in.
+        outside_count: How many of those there are.
+    """
+
+    members: Size
+    unpacked_bytes: Size
+    restore_info: dict[str, str] | None = None
+    data_directory: bool = False
+    outside: tuple[str, ...] = ()
+    outside_count: Size = 0
+
+
 class TimestampRecord(Record):
     """The last oplog entry in the snapshot."""
 
@@ -155,15 +193,24 @@ class Seconds(Record):
 
 
 class Receipt(Record):
-    """The evidence that goes with an archive; written last of all, so that its presence says the rest is done."""
+    """The evidence that goes with an archive; written last of all, so that its presence says the rest is done.
+
+    Attributes:
+        verdict: `verified` by the published hash; `structure` where the service publishes none, but the archive was
+            found to be whole by its own checksums; else `unverified`.
+        proves: What a verdict of `structure` says and does not say, in a sentence; null for the others.
+        archive: What is in it; null when its structure was not checked.
+    """
 
     schema_: Literal["restore-fetch/receipt/v1"] = Field(RECEIPT_SCHEMA, alias="schema")
-    verdict: Literal["verified", "unverified"]
+    verdict: Literal["verified", "structure", "unverified"]
+    proves: str | None = None
     file: str
     bytes: Size
     sha1: Sha1
     published_hash: PublishedHash | None
     checks: Checks
+    archive: ArchiveRecord | None = None
     job: JobRecord
     delivery: DeliveryRecord
     attempts: tuple[Attempt, ...]
@@ -181,7 +228,25 @@ class Receipt(Record):
         proven = same and self.checks.hash is True
         if proven != (self.verdict == "verified"):
             raise ValueError("the verdict is not what the hashes say")
+        if self.verdict == "structure" and (
+            self.published_hash or self.checks.hash is not None or not self._is_whole
+        ):
+            raise ValueError("the verdict is not what the checks of the structure say")
+        if False in (self.checks.gzip, self.checks.tar):
+            raise ValueError("a damaged archive has no receipt")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_does_not_apply(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        return {
+            key: value for key, value in document.items() if value is not None or key not in _ONLY_WITH_STRUCTURE
+        }
+
+    @property
+    def _is_whole(self) -> bool:
+        unpacked = self.checks.gzip is None and self.file.endswith(".tar")
+        return self.checks.tar is True and (self.checks.gzip is True or unpacked) and self.archive is not None
 
     @property
     def digest(self) -> Digest:
@@ -275,12 +340,13 @@ class BatchReceipt(Record):
     """The evidence that every part of a sharded cluster is here and verified.
 
     Attributes:
+        verdict: `structure` as soon as one of them is that, in place of verified.
         snapshot_id: The snapshot that all parts are of; null when each part has its own and none was asked for.
         members: In the order of job ids.
     """
 
     schema_: Literal["restore-fetch/batch-receipt/v1"] = Field(BATCH_SCHEMA, alias="schema")
-    verdict: Literal["verified"] = "verified"
+    verdict: Literal["verified", "structure"] = "verified"
     batch_id: str
     snapshot_id: str | None = None
     group_id: str | None = None

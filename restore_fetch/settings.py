@@ -73,6 +73,7 @@ class FetchOptions:
         limit_rate: At most so many bytes a second, or None.
         min_free_bytes: What must stay free on the disk.
         max_bytes: The largest archive accepted, or None.
+        deep: Whether to check the structure of the archive, too; it is always checked where no hash is published.
         allow_unverified: Whether to publish an archive whose hash never appears.
         force: Whether to download again although a verified archive is here, or the budget is spent.
         lock_wait_seconds: How long to wait for another run on the same job.
@@ -88,6 +89,7 @@ class FetchOptions:
     limit_rate: int | None = None
     min_free_bytes: int = 256 * 1024 * 1024
     max_bytes: int | None = None
+    deep: bool = False
     allow_unverified: bool = False
     force: bool = False
     lock_wait_seconds: float = 0.0

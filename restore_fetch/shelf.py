@@ -10,6 +10,7 @@ from pathlib import Path
 
 from restore_fetch import files, receipts
 from restore_fetch.delivery.journal import JournalFile
+from restore_fetch.delivery.structure import ArchiveInspector, Inspection
 from restore_fetch.errors import HashMismatchError, StorageError
 from restore_fetch.hashes import Digest, hash_stream
 from restore_fetch.records import Attempt, DeliveryRecord, JobRecord, Journal, Receipt, Rejection
@@ -23,19 +24,26 @@ class Whole:
         path: Where it is now.
         size: Its bytes.
         digest: Its SHA1, of the bytes as they are on the disk.
+        inspection: What its structure is like; None when that was not checked.
     """
 
     path: Path
     size: int
     digest: Digest
+    inspection: Inspection | None = None
 
 
-def hash_file(path: Path, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> Whole:
+def hash_file(
+    path: Path,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    inspector: ArchiveInspector | None = None,
+) -> Whole:
     """Read a file and hash it, in constant memory.
 
     Args:
         path: The file.
         on_progress: Called now and then with the bytes read, and the bytes there are.
+        inspector: Given the bytes, too, to check their structure; None leaves that out.
 
     Raises:
         StorageError: It is missing, is no regular file, or cannot be read.
@@ -43,8 +51,11 @@ def hash_file(path: Path, on_progress: Callable[[int, int], None] = lambda _done
     descriptor = files.open_regular(path, os.O_RDONLY)
     with files.storage_errors(path, "read"), os.fdopen(descriptor, "rb", buffering=0) as stream:
         total = os.fstat(descriptor).st_size
-        size, digest = hash_stream(stream, lambda done: on_progress(done, total))
-        return Whole(path, size, digest)
+        if inspector is None:
+            return Whole(path, *hash_stream(stream, lambda done: on_progress(done, total)))
+        inspector.restart()
+        size, digest = hash_stream(stream, lambda done: on_progress(done, total), inspector.update)
+        return Whole(path, size, digest, inspector.finish())
 
 
 class Shelf:

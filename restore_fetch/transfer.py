@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from restore_fetch import files, rules
 from restore_fetch.clock import Clock
-from restore_fetch.delivery import DeliveryClient, Downloader, JournalFile, PartFile
+from restore_fetch.delivery import ArchiveInspector, DeliveryClient, Downloader, JournalFile, PartFile
 from restore_fetch.delivery.download import is_strong, is_whole, trusted_bytes
 from restore_fetch.delivery.guards import RateLimit
 from restore_fetch.delivery.pipeline import Bounds
@@ -72,12 +72,13 @@ class Transfer:
         self.asked = False
         """Whether any request for the archive was made."""
 
-    def run(self, offer: Offer, journal: JournalFile) -> Whole:
+    def run(self, offer: Offer, journal: JournalFile, inspector: ArchiveInspector | None = None) -> Whole:
         """Go on from what is here, or start; return once every byte is on the disk.
 
         Args:
             offer: The delivery.
             journal: The journal of the archive.
+            inspector: Checks the structure of the archive on the way; None leaves that out.
 
         Returns:
             The whole archive, under the name of its part file.
@@ -88,7 +89,8 @@ class Transfer:
             DownloadError: The attempts allowed failed.
             StorageError: The disk refuses.
         """
-        with PartFile(journal.part, min_free_bytes=self._options.min_free_bytes) as part:
+        min_free = self._options.min_free_bytes
+        with PartFile(journal.part, min_free_bytes=min_free, inspector=inspector) as part:
             trusted = trusted_bytes(journal, part.stored_bytes())
             if trusted and is_strong(journal.state.etag):
                 _take_up(part, trusted, self._observer)
@@ -159,7 +161,7 @@ class Transfer:
         return offer
 
 
-def recover(journal: JournalFile, observer: Observer) -> Whole | None:
+def recover(journal: JournalFile, observer: Observer, inspector: ArchiveInspector | None = None) -> Whole | None:
     """The archive that an earlier run received to its last byte, without living to say so; None when it did not.
 
     Neither the service nor the delivery is asked: by now the one download allowed may be spent.
@@ -171,7 +173,7 @@ def recover(journal: JournalFile, observer: Observer) -> Whole | None:
     trusted = trusted_bytes(journal, found.st_size) if found else 0
     if trusted == 0 or not is_whole(journal, trusted):
         return None
-    with PartFile(journal.part) as part:
+    with PartFile(journal.part, inspector=inspector) as part:
         _take_up(part, trusted, observer)
         return _seal(part, journal)
 
@@ -186,7 +188,7 @@ def _seal(part: PartFile, journal: JournalFile) -> Whole:
     part.checkpoint()
     digest = part.digest()
     journal.update(state="whole", sha1=digest.hex, durable_bytes=part.size)
-    return Whole(journal.part, part.size, digest)
+    return Whole(journal.part, part.size, digest, part.inspection())
 
 
 def _add_files(exc: RestoreFetchError, journal: JournalFile, part: PartFile) -> None:

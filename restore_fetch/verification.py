@@ -9,7 +9,14 @@ from pathlib import Path
 
 from restore_fetch import files, receipts, rules
 from restore_fetch.delivery.journal import UNVERIFIED_SUFFIX, JournalFile
-from restore_fetch.errors import ConfigurationError, HashMismatchError, HashNotPublishedError, StorageError
+from restore_fetch.delivery.structure import ArchiveInspector, Inspection
+from restore_fetch.errors import (
+    ArchiveDamagedError,
+    ConfigurationError,
+    HashMismatchError,
+    HashNotPublishedError,
+    StorageError,
+)
 from restore_fetch.hashes import SHA1, Digest
 from restore_fetch.models import RestoreJob
 from restore_fetch.records import Receipt, Rejection
@@ -28,11 +35,13 @@ class Reference:
         source: Where that is said, for people.
         digest: Its SHA1, when that is known.
         proven: Whether that SHA1 is the published one; False for an archive published without a hash.
+        structure: What is proven in place of that, for an archive that was found whole where no hash is published.
     """
 
     source: str
     digest: Digest | None = None
     proven: bool = True
+    structure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,28 +53,45 @@ class Verified:
         size: Its bytes.
         digest: Its SHA1.
         source: What it was compared with.
+        structure: What is proven, when that is not that the bytes have a published hash.
+        inspection: What its structure is like; None when that was not checked.
     """
 
     path: Path
     size: int
     digest: Digest
     source: str
+    structure: str | None = None
+    inspection: Inspection | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What it is, in the words of receipts."""
+        return "verified" if self.structure is None else "structure"
 
 
-def verify(path: Path, find: Callable[[Digest], Reference], on_progress: Callable[[int, int], None]) -> Verified:
+def verify(
+    path: Path,
+    find: Callable[[Digest], Reference],
+    on_progress: Callable[[int, int], None],
+    *,
+    deep: bool = False,
+) -> Verified:
     """Hash a file and compare it; nothing is changed.
 
     Args:
         path: The file.
         find: Gives what to compare with; it is told the SHA1 of the file.
         on_progress: Called now and then with the bytes read, and the bytes there are.
+        deep: Whether to check the structure of the archive, too.
 
     Raises:
         HashMismatchError: The file is something else.
+        ArchiveDamagedError: It is what it should be, as far as that is known, but is no whole archive.
         HashNotPublishedError: There is nothing to compare with, or only what was never proven.
         StorageError: The file cannot be read.
     """
-    whole = hash_file(path, on_progress)
+    whole = hash_file(path, on_progress, ArchiveInspector(_archive_name(path)) if deep else None)
     reference = find(whole.digest)
     if reference.digest is not None and reference.digest != whole.digest:
         raise HashMismatchError(
@@ -76,15 +102,38 @@ def verify(path: Path, find: Callable[[Digest], Reference], on_progress: Callabl
             files="it was left untouched",
             next_step="do not restore from it; download it again, or take another backup",
         )
+    if whole.inspection is not None and whole.inspection.finding is not None:
+        raise _damaged(path, whole.digest, whole.inspection.finding, reference)
     if reference.digest is None or not reference.proven:
+        told = "; its structure is whole, which proves no more than that" if whole.inspection else ""
         raise HashNotPublishedError(
-            f"{path} is not verified: {reference.source}",
+            f"{path} is not verified: {reference.source}{told}",
             path=path,
             actual=whole.digest.hex,
             files="it was left untouched",
             next_step="compare it with the service's hash: restore-fetch verify --online",
         )
-    return Verified(path, whole.size, whole.digest, reference.source)
+    return Verified(path, whole.size, whole.digest, reference.source, reference.structure, whole.inspection)
+
+
+def _damaged(path: Path, actual: Digest, finding: str, reference: Reference) -> ArchiveDamagedError:
+    known = reference.digest is not None and reference.proven and reference.structure is None
+    return ArchiveDamagedError(
+        f"the archive {path} is DAMAGED: {finding}"
+        + (f"; its SHA1 is right by {reference.source}, so the service itself made it so" if known else ""),
+        path=path,
+        actual=actual.hex,
+        files="it was left untouched",
+        next_step="do not restore from it; start a new restore job, or take another snapshot",
+    )
+
+
+def _archive_name(path: Path) -> str:
+    """What an archive is, or would have been, called."""
+    name = path.name
+    for suffix in _LEFTOVER_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
 
 
 def archive_of(path: Path) -> Path:
@@ -112,8 +161,10 @@ def reference_beside(path: Path) -> Reference:
                 path=receipts.receipt_path(path),
                 next_step="give the file its own name back, or compare it with --sha1",
             )
-        if receipt.verdict == "verified":
-            return Reference(f"its receipt of {receipt.finished:%Y-%m-%d}", receipt.digest)
+        if receipt.verdict != "unverified":
+            return Reference(
+                f"its receipt of {receipt.finished:%Y-%m-%d}", receipt.digest, structure=receipt.proves
+            )
         return Reference("its receipt says that no hash was published for it", receipt.digest, proven=False)
     return _checksum_beside(path)
 
@@ -153,9 +204,7 @@ def reference_in_job(job: RestoreJob, path: Path, source: str) -> Callable[[Dige
         path: The file.
         source: How to call the job in messages.
     """
-    name = path.name
-    for suffix in _LEFTOVER_SUFFIXES:
-        name = name.removesuffix(suffix)
+    name = _archive_name(path)
 
     def find(actual: Digest) -> Reference:
         judgement = rules.judge(job.hashes, actual, rules.delivered_name(name, job.id or ""))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from restore_fetch import files, rules
 from restore_fetch.clock import Clock
-from restore_fetch.delivery import DeliveryClient, JournalFile
+from restore_fetch.delivery import ArchiveInspector, DeliveryClient, JournalFile
 from restore_fetch.delivery.guards import RateLimit
 from restore_fetch.errors import HashNotPublishedError, JobTimeoutError
 from restore_fetch.locking import job_lock
@@ -103,8 +103,14 @@ class RestoreFetcher:
         self._random = random
         self._cancelled = cancelled
         self._publisher = Publisher(
-            service=service.name, tool=tool, options=options, clock=clock, observer=observer
+            service=service.name,
+            tool=tool,
+            options=options,
+            clock=clock,
+            observer=observer,
+            structure_is_all=not service.publishes_hashes,
         )
+        self._deep = options.deep or not service.publishes_hashes
         self._turn = turn
         if limit is None and options.limit_rate:
             limit = RateLimit(options.limit_rate)
@@ -117,7 +123,8 @@ class RestoreFetcher:
         2. Stop here when its archive is here and verified, or finish a publication that a crash interrupted.
         3. Wait until the job is FINISHED and its delivery READY.
         4. Check that the delivery may be used: expiry, downloads left, the names needed here.
-        5. Download, within the attempts allowed; skip that when the whole archive is here already.
+        5. Download, within the attempts allowed; skip that when the whole archive is here already. Its structure is
+           looked at on the way, where that was asked for or nothing else can prove it.
         6. Wait for the published hash, and compare it with the SHA1 of the bytes.
         7. Publish the archive, then its receipt.
 
@@ -134,6 +141,7 @@ class RestoreFetcher:
             DeliveryError: The delivery cannot be used, or no download is left.
             DownloadError: The attempts allowed failed.
             HashMismatchError: The bytes are not the published ones; they are kept as `.rejected`.
+            ArchiveDamagedError: The archive is damaged; it is kept as `.rejected`.
             HashNotPublishedError: No hash was published; the bytes are kept as `.unverified`.
             StorageError: The disk refuses, or a file is in the way.
         """
@@ -166,6 +174,7 @@ class RestoreFetcher:
             LockedError: Another run works on the job.
             ApiError: The service refuses, is out of reach, or talks nonsense.
             HashMismatchError: The bytes are not the published ones; they are kept as `.rejected`.
+            ArchiveDamagedError: The archive is damaged; it is kept as `.rejected`.
             HashNotPublishedError: No hash is published yet, or there is no whole archive of the job here.
             StorageError: The disk refuses, or a file is in the way.
         """
@@ -204,10 +213,11 @@ class RestoreFetcher:
         if here is None:
             return None
         path, receipt = here
-        if receipt.verdict != "verified" and not self._options.allow_unverified:
+        if receipt.verdict == "unverified" and not self._options.allow_unverified:
             return None
+        told = f"{receipt.verdict} on {receipt.finished:%Y-%m-%d}"
         self._observer.note(
-            "already-here", f"{path} is here already, {receipt.verdict} on {receipt.finished:%Y-%m-%d}"
+            "already-here", f"{path} is here already, {told}" + (f": {receipt.proves}" if receipt.proves else "")
         )
         return Fetched(path, receipt, downloaded=False)
 
@@ -221,11 +231,11 @@ class RestoreFetcher:
 
     def _whole_of(self, journal: JournalFile) -> tuple[Whole | None, JournalFile | None]:
         if journal.state.state == "downloading":
-            whole = recover(journal, self._observer)
+            whole = recover(journal, self._observer, self._inspector(journal.state.file))
             return (whole, journal) if whole else (None, None)
         for path in (journal.part, journal.unverified, journal.archive):
             if files.require_regular(path) is not None:
-                whole = hash_file(path)
+                whole = hash_file(path, inspector=self._inspector(journal.state.file))
                 if whole.digest.hex == journal.state.sha1:
                     return whole, journal
                 self._observer.note("changed", f"{path.name} has changed since it was received", level="warning")
@@ -240,7 +250,7 @@ class RestoreFetcher:
         if here is None:
             return None, None
         path, receipt = here
-        whole = hash_file(path)
+        whole = hash_file(path, inspector=self._inspector(path.name))
         journal = run.shelf.open_journal(path.name, receipt.job, receipt.delivery)
         journal.update(state="whole", sha1=whole.digest.hex, total_bytes=None)
         return whole, journal
@@ -323,9 +333,12 @@ class RestoreFetcher:
         )
         try:
             with self._timed(run, "downloading"):
-                return transfer.run(Offer.of(job), journal)
+                return transfer.run(Offer.of(job), journal, self._inspector(journal.state.file))
         finally:
             run.downloaded = transfer.asked
+
+    def _inspector(self, name: str) -> ArchiveInspector | None:
+        return ArchiveInspector(name) if self._deep else None
 
     # --- 6: the published hash
 

@@ -39,6 +39,7 @@ FLOORS = [
 MAY_IMPORT = {
     "httpx": {"service", "delivery"},
     "h11": {"delivery"},
+    "isal": {"delivery"},
     "tenacity": {"waiting"},
     "tqdm": {"cli"},
     "click": {"cli"},

@@ -252,3 +252,44 @@ def test_attempts_are_told_apart_to_the_millisecond():
     document = json.loads(journal(attempts=(attempt(1), attempt(2))).to_json())
     stamps = [Attempt.model_validate(made).started for made in document["attempts"]]
     assert len(set(stamps)) == 2
+
+
+STRUCTURE = {
+    "verdict": "structure",
+    "proves": "the archive is whole",
+    "published_hash": None,
+    "checks": {"length": True, "gzip": True, "tar": True},
+    "archive": {"members": 6, "unpacked_bytes": 10240, "restore_info": {"Replica Set": "rs0"}},
+}
+
+
+def test_a_receipt_of_a_whole_structure_is_read_as_it_was_written():
+    written = receipt(**STRUCTURE)
+    assert Receipt.model_validate_json(written.to_json()) == written
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"published_hash": {"type_name": "SHA1", "file_name": NAME, "hash": SHA1}},
+        {"checks": {"hash": True, "gzip": True, "tar": True}},
+        {"checks": {"hash": False, "gzip": True, "tar": True}},
+        {"checks": {"gzip": None, "tar": True}},
+        {"checks": {"gzip": True, "tar": None}},
+        {"checks": {"gzip": True, "tar": False}},
+        {"archive": None},
+    ],
+    ids=["a hash", "hash checked", "hash wrong", "gzip unchecked", "tar unchecked", "tar damaged", "not looked"],
+)
+def test_a_receipt_says_structure_only_where_that_is_all_there_is_and_was_checked(changes):
+    with pytest.raises(ValidationError):
+        receipt(**(STRUCTURE | changes))
+
+
+def test_a_plain_tar_file_needs_no_gzip():
+    assert receipt(**STRUCTURE | {"file": "old.tar", "checks": {"tar": True}}).verdict == "structure"
+
+
+def test_a_damaged_archive_has_no_receipt_whatever_its_hash():
+    with pytest.raises(ValidationError):
+        receipt(checks={"length": True, "hash": True, "gzip": False})

@@ -180,6 +180,8 @@ INDEX = option("--index", type=click.IntRange(0), metavar="I",
                help="Only this job of the batch, counted from 0 in the order of job ids.")  # fmt: skip
 PARALLEL = option("--parallel", type=click.IntRange(1, 1000), default=2, metavar="N",
                   help="How many jobs of a batch are downloaded at once.")  # fmt: skip
+DEEP = option("--deep", is_flag=True,
+              help="Check gzip and tar structure, too; fetch always does where no hash is published.")  # fmt: skip
 _FETCH = (
     OUT_DIR,
     option("--wait", type=DURATION, default="24h", metavar="DURATION",
@@ -196,6 +198,7 @@ _FETCH = (
     option("--limit-rate", type=SIZE, metavar="SIZE", help="At most so many bytes a second in all."),
     MIN_FREE,
     option("--max-size", type=SIZE, metavar="SIZE", help="Refuse a larger archive."),
+    DEEP,
     option("--allow-unverified", is_flag=True,
            help="Publish even when no hash appeared; the receipt says unverified."),
     option("--force", is_flag=True,
@@ -213,6 +216,7 @@ _FETCH_FIELDS = {
     "limit_rate": "limit_rate",
     "min_free": "min_free_bytes",
     "max_size": "max_bytes",
+    "deep": "deep",
     "allow_unverified": "allow_unverified",
     "force": "force",
     "lock_wait": "lock_wait_seconds",

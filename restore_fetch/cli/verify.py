@@ -11,7 +11,7 @@ import click
 
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import epilog, exit_code_of, worst
-from restore_fetch.cli.options import FILE, common_options, connection_options, option
+from restore_fetch.cli.options import DEEP, FILE, common_options, connection_options, option
 
 if TYPE_CHECKING:
     from restore_fetch.cli.progress import Progress
@@ -30,6 +30,7 @@ CODES = (10, 11, 12, 17, 18, 19, 20, 130, 143)
 @option("--job-json", type=FILE, metavar="FILE", help="A saved answer of the API, plain or enveloped.")
 @option("--online", is_flag=True, help="Ask the service for the published hash; publishes what waits for it.")
 @option("--job-id", metavar="HEX24", help="The restore job to ask for; else the one that the receipt names.")
+@DEEP
 @connection_options
 @common_options
 @click.pass_obj
@@ -40,6 +41,7 @@ def command(
     job_json: Path | None,
     online: bool,
     job_id: str | None,
+    deep: bool,
     connect: Callable[[], Connection],
 ) -> None:
     """Check archives on disk against their receipts, a hash, a saved answer, or the service.
@@ -52,7 +54,7 @@ def command(
     from restore_fetch.verification import archive_of
 
     with (
-        _verifier(paths, sha1, job_json, online, job_id, connect, console) as verify,
+        _verifier(paths, sha1, job_json, online, job_id, deep, connect, console) as verify,
         Progress(console) as progress,
     ):
         _verify_all(console, [archive_of(path) for path in paths], lambda path: verify(path, progress))
@@ -65,6 +67,7 @@ def _verifier(
     job_json: Path | None,
     online: bool,
     job_id: str | None,
+    deep: bool,
     connect: Callable[[], Connection],
     console: Console,
 ) -> Iterator[Verifier]:
@@ -81,7 +84,7 @@ def _verifier(
 
     def against(find: Callable[[Path, Digest], Reference]) -> Verifier:
         return lambda path, progress: verification.verify(
-            path, lambda actual: find(path, actual), progress.rereading
+            path, lambda actual: find(path, actual), progress.rereading, deep=deep
         )
 
     if sha1 is not None:
@@ -95,7 +98,7 @@ def _verifier(
     elif online:
         from restore_fetch.cli.online import online_verifier
 
-        with online_verifier(connect(), job_id, console) as verify:
+        with online_verifier(connect(), job_id, console, deep=deep) as verify:
             yield verify
     else:
         yield against(lambda path, _: verification.reference_beside(path))
@@ -120,11 +123,8 @@ def _verify_all(console: Console, paths: list[Path], verify: Callable[[Path], Ve
             results.append(_failed(path, exc))
         else:
             verified.append(str(found.path))
-            results.append(
-                {"path": str(found.path), "verdict": "verified", "bytes": found.size, "sha1": found.digest.hex,
-                 "compared_with": found.source}
-            )  # fmt: skip
-            console.note("verified", f"{found.path} is verified: SHA1 {found.digest}, as {found.source} says")
+            results.append(_found(found))
+            _tell(console, found)
     if verified or console.json_output:
         console.result("\n".join(verified), {"results": results})
     if errors:
@@ -136,8 +136,39 @@ def _verify_all(console: Console, paths: list[Path], verify: Callable[[Path], Ve
         raise last
 
 
+def _found(found: Verified) -> dict[str, Any]:
+    result = {
+        "path": str(found.path),
+        "verdict": found.verdict,
+        "bytes": found.size,
+        "sha1": found.digest.hex,
+        "compared_with": found.source,
+    }
+    if (inspection := found.inspection) is not None:
+        result["checks"] = {"gzip": inspection.gzip, "tar": inspection.tar}
+        result["archive"] = inspection.archive.model_dump(mode="json")
+    return result
+
+
+def _tell(console: Console, found: Verified) -> None:
+    from restore_fetch.publication import outside_warning
+
+    whole = ""
+    if (inspection := found.inspection) is not None:
+        whole = ", and its structure is whole"
+        if inspection.archive.outside_count:
+            console.note("outside", f"{found.path}: {outside_warning(inspection.archive)}", level="warning")
+    same = f"SHA1 {found.digest}, as {found.source} says{whole}"
+    if found.structure is None:
+        console.note("verified", f"{found.path} is verified: {same}")
+    else:
+        console.note("structure", f"{found.path} is as it was received: {same}; {found.structure}", level="warning")
+
+
 def _failed(path: Path, exc: RestoreFetchError) -> dict[str, Any]:
-    verdicts = {17: "mismatch", 18: "unverified"}
+    from restore_fetch.errors import ArchiveDamagedError
+
+    verdicts = {17: "damaged" if isinstance(exc, ArchiveDamagedError) else "mismatch", 18: "unverified"}
     return {
         "path": str(path),
         "verdict": verdicts.get(exit_code_of(exc), "error"),

@@ -4,5 +4,6 @@ from restore_fetch.delivery.download import Downloader
 from restore_fetch.delivery.http1 import DeliveryClient, Source
 from restore_fetch.delivery.journal import JournalFile
 from restore_fetch.delivery.part import PartFile
+from restore_fetch.delivery.structure import ArchiveInspector, Inspection
 
-__all__ = ["DeliveryClient", "Downloader", "JournalFile", "PartFile", "Source"]
+__all__ = ["ArchiveInspector", "DeliveryClient", "Downloader", "Inspection", "JournalFile", "PartFile", "Source"]

@@ -1,4 +1,4 @@
-"""The part file: the bytes of an archive that is not published yet, and their SHA1."""
+"""The part file: the bytes of an archive that is not published yet, their SHA1, and perhaps their structure."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from restore_fetch import files
+from restore_fetch.delivery.structure import ArchiveInspector, Inspection
 from restore_fetch.delivery.writeback import WriteBehind, forget_cache
 from restore_fetch.errors import StorageError
 from restore_fetch.hashes import Digest, StreamingHasher
@@ -35,20 +36,24 @@ class PartFile:
     Args:
         path: The file; it is created when missing.
         min_free_bytes: What must stay free in its file system.
+        inspector: Checks the structure of what it holds; None leaves that out.
 
     Attributes:
         size: How many bytes are written and hashed.
         durable_bytes: How many of them are certain to be on the disk.
+        inspects: Whether `inspect` is to be given the bytes, too.
 
     Raises:
         StorageError: The file cannot be opened, or is no regular file.
     """
 
-    def __init__(self, path: Path, *, min_free_bytes: int = 0) -> None:
+    def __init__(self, path: Path, *, min_free_bytes: int = 0, inspector: ArchiveInspector | None = None) -> None:
         self.path = path
         self.size = 0
         self.durable_bytes = 0
         self._min_free_bytes = min_free_bytes
+        self.inspects = inspector is not None
+        self._inspector = inspector
         self._hasher = StreamingHasher()
         self._descriptor = files.open_regular(path, os.O_RDWR | os.O_CREAT)
         with files.storage_errors(path, "set the mode of"):
@@ -89,8 +94,8 @@ class PartFile:
         with self._errors("truncate"):
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
-        self.size = self.durable_bytes = 0
-        self._hasher = StreamingHasher()
+        self.durable_bytes = 0
+        self.start_hash()
         self._go_on_writing_at(0)
 
     def take_up(self, size: int, on_progress: Callable[[int], None] = lambda _: None) -> None:
@@ -116,8 +121,8 @@ class PartFile:
                 count = os.readv(self._descriptor, [view])
                 if count == 0:
                     raise OSError(errno.EIO, "the file is shorter than it was")
-                self._hasher.update(view[:count])
-                self.size += count
+                self.hash(view[:count])
+                self.inspect(view[:count])
                 if self.size - told >= _PROGRESS_EVERY_BYTES:
                     told = self.size
                     on_progress(told)
@@ -125,9 +130,11 @@ class PartFile:
         self._go_on_writing_at(self.size)
 
     def start_hash(self) -> None:
-        """Begin the hash anew, before the bytes are read again."""
+        """Begin the hash and the inspection anew, before the bytes are read again."""
         self.size = 0
         self._hasher = StreamingHasher()
+        if self._inspector is not None:
+            self._inspector.restart()
 
     def reserve(self, total_bytes: int) -> None:
         """Make sure that there is room for the whole archive before the first byte of it is asked for.
@@ -189,6 +196,11 @@ class PartFile:
         self._hasher.update(view)
         self.size += len(view)
 
+    def inspect(self, view: memoryview) -> None:
+        """Check the structure of bytes that were hashed, in the same order; `inspection` tells what is damaged."""
+        if self._inspector is not None:
+            self._inspector.update(view)
+
     def checkpoint(self) -> None:
         """Make what is written so far last through a power cut.
 
@@ -203,6 +215,10 @@ class PartFile:
     def digest(self) -> Digest:
         """The SHA1 of everything in the file."""
         return self._hasher.digest()
+
+    def inspection(self) -> Inspection | None:
+        """What everything in the file is as a whole archive; None when it was not inspected."""
+        return self._inspector.finish() if self._inspector is not None else None
 
     def _go_on_writing_at(self, size: int) -> None:
         self._written_bytes = size

@@ -1,9 +1,10 @@
 """Receive, hash and write at the same time, in constant memory.
 
 The thread that calls receives into a small ring of buffers; a second thread writes each, a third hashes it and
-gives it back. Buffers are reused, because fresh memory costs a page fault every 4 KiB, and are handed on full,
-because every hand-over costs a turn of the interpreter's lock. `recv_into`, `write` and `hashlib` release that
-lock, so the three run side by side as far as there are processors.
+gives it back. Where the structure of the archive is checked, a fourth looks at it before that. Buffers are reused,
+because fresh memory costs a page fault every 4 KiB, and are handed on full, because every hand-over costs a turn
+of the interpreter's lock. `recv_into`, `write`, `hashlib` and the inflater release that lock, so they run side by
+side as far as there are processors.
 
 When any of them fails, the others stop at once, and the first failure is the one that is raised.
 """
@@ -22,6 +23,7 @@ from restore_fetch.delivery.part import PartFile
 from restore_fetch.errors import DownloadInterruptedError, DownloadRefusedError, RestoreFetchError
 
 BUFFERS = 4
+_BUFFERS_FOR_INSPECTION = 2
 BUFFER_BYTES = 1024 * 1024
 TICK_SECONDS = 0.25
 _HAND_OVER_BYTES = BUFFER_BYTES - 128 * 1024  # the rest of a buffer is too little to ask the kernel for
@@ -80,6 +82,7 @@ class Pipeline:
         self._free: queue.SimpleQueue[Buffer] = queue.SimpleQueue()
         self._filled: queue.SimpleQueue[_Handed] = queue.SimpleQueue()
         self._written: queue.SimpleQueue[_Handed] = queue.SimpleQueue()
+        self._hashed: queue.SimpleQueue[_Handed] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._guard = StallGuard(bounds.min_rate, bounds.stall_seconds, clock.monotonic())
         self._received = part.size
@@ -96,9 +99,10 @@ class Pipeline:
             DownloadRefusedError: The body is malformed or too large.
             StorageError: The disk refuses.
         """
-        for _ in range(BUFFERS):
+        for _ in range(BUFFERS + (_BUFFERS_FOR_INSPECTION if self._part.inspects else 0)):
             self._free.put(Buffer(BUFFER_BYTES))
-        workers = [threading.Thread(target=work, daemon=True) for work in (self._write, self._hash)]
+        works = [self._write, self._hash] + ([self._inspect] if self._part.inspects else [])
+        workers = [threading.Thread(target=work, daemon=True) for work in works]
         for worker in workers:
             worker.start()
         try:
@@ -230,12 +234,28 @@ class Pipeline:
             self._written.put((None, _END))
 
     def _hash(self) -> None:
-        """The third thread: hash what was written, in order, and give the buffers back."""
+        """The third thread: hash what was written, in order, and hand the buffers on, or back."""
         try:
             while (handed := self._written.get()) != (None, _END):
                 buffer, count = handed
                 if buffer is not None:
                     self._part.hash(buffer.view[:count])
+                    if self._part.inspects:
+                        self._hashed.put(handed)
+                    else:
+                        self._free.put(buffer)
+        except BaseException as exc:  # noqa: BLE001 - raised again by the thread that waits for it
+            self._failure = exc
+        finally:
+            self._hashed.put((None, _END))
+
+    def _inspect(self) -> None:
+        """The fourth thread, where there is one: look at what was hashed, in order, and give the buffers back."""
+        try:
+            while (handed := self._hashed.get()) != (None, _END):
+                buffer, count = handed
+                if buffer is not None:
+                    self._part.inspect(buffer.view[:count])
                     self._free.put(buffer)
         except BaseException as exc:  # noqa: BLE001 - raised again by the thread that waits for it
             self._failure = exc
