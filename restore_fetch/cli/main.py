@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from restore_fetch.cli.console import Console
-from restore_fetch.cli.exit_codes import UNEXPECTED, USAGE, exit_code_of
+from restore_fetch.cli.exit_codes import USAGE
+from restore_fetch.cli.failures import failure_of, true_error
 from restore_fetch.cli.options import common_options
 from restore_fetch.cli.signals import Stopped, stop_on_signals
 from restore_fetch.errors import RestoreFetchError
@@ -80,23 +81,15 @@ def main(arguments: Sequence[str]) -> int:
         return USAGE
     except click.ClickException as exc:
         return _fail_usage(console, exc, arguments)
-    except RestoreFetchError as exc:
-        code = exit_code_of(exc)
-        console.fail(exc, str(exc), code)
-    except Stopped as exc:
-        code = exc.exit_code
-        console.fail(exc, "stopped by a signal; what was downloaded is kept; run the same command again", code)
-    except KeyboardInterrupt as exc:
-        code = 130
-        console.fail(exc, "stopped; what was downloaded is kept; run the same command again", code)
+    except (RestoreFetchError, Stopped, KeyboardInterrupt) as exc:
+        code, message = failure_of(exc)
+        console.fail(exc, message, code)
     except Exception as exc:  # noqa: BLE001 - whatever it is, people get one line and scripts get a code
-        code = UNEXPECTED
-        if isinstance(exc, click.Abort) and isinstance(exc.__cause__, EOFError):
-            exc = exc.__cause__  # click takes it for a user who closed the input of a prompt; there is none
+        code, message = failure_of(exc)
         if console.verbose > 1:
             console.raw(traceback.format_exc())
         hint = "" if console.verbose > 1 else "; run it again with -vv for the place"
-        console.fail(exc, f"unexpected {type(exc).__name__}: {exc}; this is a bug, please report it{hint}", code)
+        console.fail(true_error(exc), message + hint, code)
     return code if isinstance(code, int) else 0
 
 

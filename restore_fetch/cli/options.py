@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,8 @@ from restore_fetch.cli.console import Console
 from restore_fetch.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
-    from restore_fetch.settings import Connection, FetchOptions, Given
+    from restore_fetch.settings import Connection, FetchOptions
+    from restore_fetch.sources import Given
 
     ParamType = click.ParamType[float]
 else:
@@ -77,7 +78,7 @@ def _no_progress(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
+    if value and not ctx.resilient_parsing:  # as it is while a shell completes a line
         from restore_fetch import __version__
 
         click.echo(f"restore-fetch {__version__}")
@@ -88,7 +89,7 @@ def common_options(command: _F) -> _F:
     """The options of every command; they configure the console and never reach the command itself."""
     quietly: dict[str, Any] = {"expose_value": False, "is_eager": True}
     form = click.Choice(["text", "json"])
-    return _apply(
+    return apply(
         command,
         option("-o", "--output", type=form, callback=_as_json("json_output"), help="How results are written.",
                **quietly),
@@ -149,13 +150,12 @@ def connection_options(command: _F) -> _F:
         ctx = click.get_current_context()
         return command(connect=lambda: _connection(ctx, given), **values)
 
-    return _apply(with_connection, *_CONNECTION)  # type: ignore[return-value]
+    return apply(with_connection, *_CONNECTION)  # type: ignore[return-value]
 
 
-def _connection(ctx: click.Context, values: dict[str, Any]) -> Connection:
-    import os
-
-    from restore_fetch.settings import Given, resolve_connection
+def given_values(ctx: click.Context, values: Mapping[str, Any]) -> dict[str, Given]:
+    """What flags and variables of ours said, with the place of each."""
+    from restore_fetch.sources import Given
 
     given: dict[str, Given] = {}
     for name, value in values.items():
@@ -163,6 +163,15 @@ def _connection(ctx: click.Context, values: dict[str, Any]) -> Connection:
             from_flag = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
             source = "--" + name.replace("_", "-") if from_flag else PREFIX + name.upper()
             given[name] = Given(str(value), source)
+    return given
+
+
+def _connection(ctx: click.Context, values: dict[str, Any]) -> Connection:
+    import os
+
+    from restore_fetch.settings import resolve_connection
+
+    given = given_values(ctx, values)
     connection = resolve_connection(given, os.environ)
     places = ", ".join(f"{name} from {place}" for name, place in connection.sources.items())
     ctx.ensure_object(Console).note("settings", places, level="debug")
@@ -225,7 +234,7 @@ def fetch_options(command: _F) -> _F:
         given = {field: values.pop(name) for name, field in _FETCH_FIELDS.items()}
         return command(options=lambda: _fetch_options(given), **values)
 
-    return _apply(with_options, *_FETCH)  # type: ignore[return-value]
+    return apply(with_options, *_FETCH)  # type: ignore[return-value]
 
 
 def _fetch_options(given: dict[str, Any]) -> FetchOptions:
@@ -234,7 +243,8 @@ def _fetch_options(given: dict[str, Any]) -> FetchOptions:
     return FetchOptions(**given)
 
 
-def _apply(command: _F, *decorators: Callable[[Any], Any]) -> _F:
+def apply(command: _F, *decorators: Callable[[Any], Any]) -> _F:
+    """Decorate a command so that its help lists the options in the order given."""
     for decorate in reversed(decorators):
         command = decorate(command)
     return command

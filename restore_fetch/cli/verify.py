@@ -12,11 +12,13 @@ import click
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import epilog, exit_code_of, worst
 from restore_fetch.cli.options import FILE, common_options, connection_options, option
+from restore_fetch.cli.unattended import unattended_options
 
 if TYPE_CHECKING:
     from restore_fetch.cli.progress import Progress
     from restore_fetch.errors import RestoreFetchError
     from restore_fetch.hashes import Digest
+    from restore_fetch.notify import Archive
     from restore_fetch.settings import Connection
     from restore_fetch.verification import Reference, Verified
 
@@ -30,6 +32,7 @@ CODES = (10, 11, 12, 17, 18, 19, 20, 130, 143)
 @option("--job-json", type=FILE, metavar="FILE", help="A saved answer of the API, plain or enveloped.")
 @option("--online", is_flag=True, help="Ask the service for the published hash; publishes what waits for it.")
 @option("--job-id", metavar="HEX24", help="The restore job to ask for; else the one that the receipt names.")
+@unattended_options
 @connection_options
 @common_options
 @click.pass_obj
@@ -120,6 +123,7 @@ def _verify_all(console: Console, paths: list[Path], verify: Callable[[Path], Ve
             results.append(_failed(path, exc))
         else:
             verified.append(str(found.path))
+            console.archives.append(_archive(found))
             results.append(
                 {"path": str(found.path), "verdict": "verified", "bytes": found.size, "sha1": found.digest.hex,
                  "compared_with": found.source}
@@ -134,6 +138,14 @@ def _verify_all(console: Console, paths: list[Path], verify: Callable[[Path], Ve
             if error is not last:
                 console.note("not-verified", str(error), level="error")
         raise last
+
+
+def _archive(found: Verified) -> Archive:
+    from restore_fetch.notify import Archive
+    from restore_fetch.receipts import receipt_path
+
+    receipt = receipt_path(found.path)
+    return Archive(found.path, found.digest.hex, found.size, "verified", receipt if receipt.is_file() else None)
 
 
 def _failed(path: Path, exc: RestoreFetchError) -> dict[str, Any]:
