@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import USAGE
@@ -45,6 +46,13 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"restore_fetch.cli.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """See `click.Group.shell_complete`; a key was pressed, and nothing need be imported to answer."""
+        commands = [
+            CompletionItem(name, help=text) for name, text in _COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See `click.Group.format_commands`; the sentences are here, so that nothing need be imported."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,6 +44,7 @@ class Quantity(ParamType):
 DURATION = Quantity("duration", parse_duration)
 SIZE = Quantity("size", parse_size)
 FILE = click.Path(path_type=Path)
+PLACE = click.Path()  # the same as text, which a variable or a profile may say, too
 
 
 def option(*names: str, **settings: Any) -> Callable[[_F], _F]:
@@ -106,20 +107,34 @@ def common_options(command: _F) -> _F:
     )  # fmt: skip
 
 
+def one_of(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """How a shell completes a value that is one of some names; they are asked for only then."""
+    return lambda _ctx, _param, incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def services() -> Iterable[str]:
+    """What `--service` may be."""
+    from restore_fetch.settings import SERVICES
+
+    return SERVICES
+
+
 _CONNECTION = (
-    option("--service", metavar="NAME",
+    option("--service", metavar="NAME", shell_complete=one_of(services),
            help="atlas (default), atlas-v2, atlas-cloud, cloud-manager or ops-manager."),
     option("--base-url", metavar="URL", help="The API's origin, without a path; needed for ops-manager."
            "  [default: https://cloud.mongodb.com]"),
     option("--project-id", "--group-id", metavar="HEX24", help="The project (group) that owns the cluster."),
     option("--cluster", metavar="NAME_OR_ID", help="The cluster: its name (Atlas) or id (Cloud and Ops Manager)."),
     option("--public-key", metavar="KEY", help="The public half of the API key."),
-    option("--private-key-file", metavar="PATH", help="A file with the private half; no option takes it itself."),
+    option("--private-key-file", type=PLACE, metavar="PATH",
+           help="A file with the private half; no option takes it itself."),
     option("--private-key-command", metavar="CMD", help="A command that prints the private half."),
     option("--client-id", metavar="ID", help="A service account instead of a key; for atlas-v2 and atlas-cloud."),
-    option("--client-secret-file", metavar="PATH", help="A file with its secret; no option takes it itself."),
+    option("--client-secret-file", type=PLACE, metavar="PATH",
+           help="A file with its secret; no option takes it itself."),
     option("-P", "--profile", metavar="NAME", help="A profile of the Atlas CLI or mongocli."),
-    option("--ca-file", metavar="PATH", help="Certificates to trust instead of the system's."),
+    option("--ca-file", type=PLACE, metavar="PATH", help="Certificates to trust instead of the system's."),
     option("--allow-http", is_flag=True, help="Accept plain http beyond loopback and private addresses."),
 )  # fmt: skip
 CONNECTION_NAMES = (
