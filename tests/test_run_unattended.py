@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -420,3 +421,41 @@ def test_the_secret_of_the_ping_is_in_no_process_title(sandbox: Sandbox, monitor
 def test_nobody_is_told_of_a_look_at_the_help(monitor: Monitor, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_here(capsys, "fetch", "--ping-url", monitor.url, "--help").code == 0
     assert monitor.pings == []
+
+
+def test_the_readme_tells_which_metrics_a_failure_leaves(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, rest = (ROOT / "README.md").read_text("utf-8").partition("<!-- test: metrics -->\n")
+    told = dict(re.findall(r"^\| `(\w+)` \| (stays|is written)", rest.partition("\n\n")[0], re.MULTILINE))
+    flags = (*connection_flags(sandbox, tmp_path), "--out-dir", tmp_path / "out", *FAST)
+    metrics = tmp_path / "x.prom"
+    found = []
+    for command, scenario in (("fetch", "normal"), ("fetch", "broken-job")):
+        run_here(capsys, command, sandbox.job_for(scenario), *flags, "--metrics-file", metrics)
+        found.append(metrics_in(metrics))
+    assert set(found[0]) == set(found[1]) == set(told)
+    for name, what in told.items():
+        if what == "stays":
+            assert found[0][name] == found[1][name]
+        elif name != "restore_fetch_info":
+            assert found[0][name] != found[1][name]
+
+
+@pytest.mark.parametrize("made", [RuntimeError("made of a signal"), OSError("made of a signal")])
+def test_what_a_library_makes_of_a_signal_is_told_as_the_signal(
+    made: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from restore_fetch.cli import verify
+
+    def interrupted(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(PATIENCE_SECONDS)
+        except BaseException:
+            raise made from None
+
+    monkeypatch.setattr(verify, "_verify_all", interrupted)
+    metrics = tmp_path / "x.prom"
+    assert run_here(capsys, "verify", tmp_path / "a.tar.gz", "--metrics-file", metrics).code == 143
+    assert metrics_in(metrics)[_CODE] == {("", ""): 143.0}

@@ -15,6 +15,7 @@ from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import DONE, INTERRUPTED, TERMINATED
 from restore_fetch.cli.failures import failure_of
 from restore_fetch.cli.options import CONNECTION_NAMES, FILE, apply, given_values, option
+from restore_fetch.cli.signals import stop_asked
 from restore_fetch.redaction import plain, scrub
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def unattended_options(command: _F) -> _F:
         try:
             result = command(**values)
         except BaseException as exc:
-            teller.end(exc)
+            teller.end(stop_asked() or exc)
             raise
         teller.end()
         return result
