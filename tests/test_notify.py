@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from pytest_httpserver import HTTPServer
 
 from restore_fetch import files, redaction
@@ -115,6 +117,24 @@ def test_a_server_that_never_answers_is_given_up(deaf: int) -> None:
     reason = _ping(f"http://127.0.0.1:{deaf}/{UUID}").start(seconds=0.2)
     assert reason is not None
     assert UUID not in reason
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_certificate_has_to_be_trusted(trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    (authority if trusted else other).cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with HTTPServer(ssl_context=context) as server:
+        monitor = monitor_on(server)
+        reason = _ping(monitor.url).start(seconds=_LONG)
+        assert monitor.pings == (["start"] if trusted else [])
+    if trusted:
+        assert reason is None
+    else:
+        assert "certificate verify failed" in (reason or "")
+        assert UUID not in (reason or "")
 
 
 def test_a_server_that_is_not_there_is_told_without_the_secret_of_the_address() -> None:
