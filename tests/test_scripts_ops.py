@@ -75,7 +75,7 @@ def _variables() -> set[str]:
 def _accepts(arguments: list[str]) -> None:
     """Fail unless a command line is one that the program understands."""
     command: click.Command = importlib.import_module(f"restore_fetch.cli.{arguments[0]}").command
-    with command.make_context(arguments[0], arguments[1:]):
+    with command.make_context(arguments[0], arguments[1:], help_option_names=["-h", "--help"]):
         pass
 
 
