@@ -155,8 +155,13 @@ def read_small(path: Path) -> bytes | None:
     return content
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, mode: int = FILE_MODE) -> None:
     """Write a small file so that its name holds the old content or the new, never a part, even after a power cut.
+
+    Args:
+        path: The file.
+        content: All of it.
+        mode: Who may read it, whatever the umask.
 
     Raises:
         StorageError: It cannot be written, or something other than a regular file has its name.
@@ -169,7 +174,7 @@ def write_whole(path: Path, content: bytes) -> None:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
         try:
             try:
-                os.fchmod(descriptor, FILE_MODE)
+                os.fchmod(descriptor, mode)
                 write_all(descriptor, memoryview(content))
                 if os.fstat(descriptor).st_size != len(content):  # the name must never hold less
                     raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -50,7 +50,14 @@ def find_profile(name: str | None, folder: Path | None = None) -> Profile | None
     Raises:
         ConfigurationError: A file cannot be read, or no file has a profile of that name.
     """
-    folder = platformdirs.user_config_path() if folder is None else folder
+    folder = _users_own() if folder is None else folder
+    if folder is None:
+        if name is None:
+            return None
+        raise ConfigurationError(
+            f"there is no profile {name!r}: this user has no home directory",
+            next_step="set HOME or XDG_CONFIG_HOME",
+        )
     looked_at = []
     for file in _FILES:
         path = folder / file
@@ -65,6 +72,15 @@ def find_profile(name: str | None, folder: Path | None = None) -> Profile | None
         return None
     where = " or ".join(looked_at) if looked_at else f"{folder}: there is no {' or '.join(_FILES)}"
     raise ConfigurationError(f"there is no profile {name!r} in {where}", next_step="check --profile")
+
+
+def _users_own() -> Path | None:
+    """The user's own configuration folder; None for a user of a container, who has no home at all."""
+    try:
+        folder = platformdirs.user_config_path()
+    except (RuntimeError, KeyError):
+        return None
+    return folder if folder.is_absolute() else None
 
 
 def _read(path: Path) -> dict[str, dict[str, str]] | None:

@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "click": {"cli"},
     "filelock": {"locking"},
     "platformdirs": {"profiles"},
+    "prometheus_client": {"notify"},
     "trustme": {"sandbox"},
     "subprocess": {"settings", "credentials", "notify"},
     "pydantic": {"models", "records", "receipts", "service"},
@@ -199,3 +200,4 @@ def test_importing_the_package_imports_nothing_heavy():
     loaded = set(done.stdout.split())
     assert "restore_fetch" in loaded
     assert not loaded & {"httpx", "pydantic", "click", "tqdm", "tenacity", "h11", "filelock", "ssl", "asyncio"}
+    assert "prometheus_client" not in loaded

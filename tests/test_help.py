@@ -52,7 +52,9 @@ def _parse(name: str, arguments: list[str]) -> dict[str, Any]:
     """Everything that a command line comes to: the values for the command, and the console it configured."""
     console = Console()
     extra = _ARGUMENTS.get(name, _ARGUMENTS["fetch"] if "job_id" in _positional(name) else [])
-    with _command(name).make_context(name, [*arguments, *extra], obj=console) as context:
+    # A command remembers the first names that its help was asked for by: they must be those of the program.
+    names = ["-h", "--help"]
+    with _command(name).make_context(name, [*arguments, *extra], obj=console, help_option_names=names) as context:
         return {**context.params, "console": console}
 
 

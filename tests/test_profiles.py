@@ -113,3 +113,16 @@ def test_the_users_own_folder_is_looked_into(monkeypatch, tmp_path):
     profile = find_profile(None)
     assert profile is not None
     assert profile.path == tmp_path / "mongocli" / "config.toml"
+
+
+def test_a_user_without_a_home_has_no_profiles(monkeypatch):
+    for name in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(_):
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert find_profile(None) is None
+    with pytest.raises(ConfigurationError, match=r"'prod'.*no home.*set HOME"):
+        find_profile("prod")

@@ -34,7 +34,7 @@ def test_shell_scripts_are_well_formed_and_stop_at_the_first_error(path: Path) -
 
 @pytest.mark.parametrize("path", _SHELL, ids=_id)
 def test_scripts_call_only_scripts_that_exist(path: Path) -> None:
-    for called in re.findall(r"(?<![\w/.])scripts/([a-z]+)\b", path.read_text()):
+    for called in re.findall(r"(?<![\w/.])scripts/([a-z-]+)\b", path.read_text()):
         assert (_ROOT / "scripts" / called).is_file(), called
 
 

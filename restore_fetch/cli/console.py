@@ -9,9 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from restore_fetch.redaction import plain, scrub
+
+if TYPE_CHECKING:
+    from restore_fetch.notify import Archive
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _KEPT_LINES = 50
@@ -27,7 +31,9 @@ class Console:
         quiet: Whether only the error that ends a run is told.
         verbose: How much more is told than usual.
         progress: Whether progress may be shown.
-        last_lines: The last log lines as people see them.
+        last_lines: The last log lines as people see them, or would if this were not quiet.
+        archives: What the run found to be right, or published.
+        receipt: The receipt for all of them, where there is one.
     """
 
     json_output: bool = False
@@ -36,6 +42,8 @@ class Console:
     verbose: int = 0
     progress: bool = True
     last_lines: list[str] = field(default_factory=list)
+    archives: list[Archive] = field(default_factory=list)
+    receipt: Path | None = None
     _hide: Callable[[], None] | None = None
 
     def note(self, event: str, message: str, *, level: str = "info", **fields: Any) -> None:
@@ -47,13 +55,15 @@ class Console:
             level: `debug`, `info`, `warning` or `error`.
             fields: Further elements for machines.
         """
-        least = "error" if self.quiet else "debug" if self.verbose else "info"
+        least = "debug" if self.verbose else "info"
         if _LEVELS[level] < _LEVELS[least]:
             return
         message = plain(scrub(message))
         prefix = f"{level}: " if level in ("warning", "error") else ""
         text = prefix + message
         self.last_lines = [*self.last_lines, text][-_KEPT_LINES:]
+        if self.quiet and level != "error":
+            return
         now = datetime.now(UTC)
         if self.json_logs:
             entry = {"ts": now.isoformat(timespec="milliseconds")[:-6] + "Z", "level": level, "event": event}

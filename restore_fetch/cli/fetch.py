@@ -18,6 +18,7 @@ from restore_fetch.cli.options import (
     fetch_options,
     option,
 )
+from restore_fetch.cli.unattended import unattended_options
 
 if TYPE_CHECKING:
     from restore_fetch.settings import Connection, FetchOptions
@@ -31,6 +32,7 @@ CODES = (10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 130, 143)
 @ONLY
 @INDEX
 @PARALLEL
+@unattended_options
 @connection_options
 @fetch_options
 @common_options

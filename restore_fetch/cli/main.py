@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from restore_fetch.cli.console import Console
-from restore_fetch.cli.exit_codes import UNEXPECTED, USAGE, exit_code_of
+from restore_fetch.cli.exit_codes import USAGE
+from restore_fetch.cli.failures import failure_of, true_error
 from restore_fetch.cli.options import common_options
 from restore_fetch.cli.signals import Stopped, stop_on_signals
 from restore_fetch.errors import RestoreFetchError
@@ -46,6 +48,13 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"restore_fetch.cli.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """See `click.Group.shell_complete`; a key was pressed, and nothing need be imported to answer."""
+        commands = [
+            CompletionItem(name, help=text) for name, text in _COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See `click.Group.format_commands`; the sentences are here, so that nothing need be imported."""
@@ -82,23 +91,15 @@ def main(arguments: Sequence[str]) -> int:
         return USAGE
     except click.ClickException as exc:
         return _fail_usage(console, exc, arguments)
-    except RestoreFetchError as exc:
-        code = exit_code_of(exc)
-        console.fail(exc, str(exc), code)
-    except Stopped as exc:
-        code = exc.exit_code
-        console.fail(exc, "stopped by a signal; what was downloaded is kept; run the same command again", code)
-    except KeyboardInterrupt as exc:
-        code = 130
-        console.fail(exc, "stopped; what was downloaded is kept; run the same command again", code)
+    except (RestoreFetchError, Stopped, KeyboardInterrupt) as exc:
+        code, message = failure_of(exc)
+        console.fail(exc, message, code)
     except Exception as exc:  # noqa: BLE001 - whatever it is, people get one line and scripts get a code
-        code = UNEXPECTED
-        if isinstance(exc, click.Abort) and isinstance(exc.__cause__, EOFError):
-            exc = exc.__cause__  # click takes it for a user who closed the input of a prompt; there is none
+        code, message = failure_of(exc)
         if console.verbose > 1:
             console.raw(traceback.format_exc())
         hint = "" if console.verbose > 1 else "; run it again with -vv for the place"
-        console.fail(exc, f"unexpected {type(exc).__name__}: {exc}; this is a bug, please report it{hint}", code)
+        console.fail(true_error(exc), message + hint, code)
     return code if isinstance(code, int) else 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,8 @@ from restore_fetch.cli.console import Console
 from restore_fetch.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
-    from restore_fetch.settings import Connection, FetchOptions, Given
+    from restore_fetch.settings import Connection, FetchOptions
+    from restore_fetch.sources import Given
 
     ParamType = click.ParamType[float]
 else:
@@ -43,6 +44,7 @@ class Quantity(ParamType):
 DURATION = Quantity("duration", parse_duration)
 SIZE = Quantity("size", parse_size)
 FILE = click.Path(path_type=Path)
+PLACE = click.Path()  # the same as text, which a variable or a profile may say, too
 
 
 def option(*names: str, **settings: Any) -> Callable[[_F], _F]:
@@ -77,7 +79,7 @@ def _no_progress(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
+    if value and not ctx.resilient_parsing:  # as it is while a shell completes a line
         from restore_fetch import __version__
 
         click.echo(f"restore-fetch {__version__}")
@@ -88,7 +90,7 @@ def common_options(command: _F) -> _F:
     """The options of every command; they configure the console and never reach the command itself."""
     quietly: dict[str, Any] = {"expose_value": False, "is_eager": True}
     form = click.Choice(["text", "json"])
-    return _apply(
+    return apply(
         command,
         option("-o", "--output", type=form, callback=_as_json("json_output"), help="How results are written.",
                **quietly),
@@ -105,20 +107,34 @@ def common_options(command: _F) -> _F:
     )  # fmt: skip
 
 
+def one_of(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """How a shell completes a value that is one of some names; they are asked for only then."""
+    return lambda _ctx, _param, incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def services() -> Iterable[str]:
+    """What `--service` may be."""
+    from restore_fetch.settings import SERVICES
+
+    return SERVICES
+
+
 _CONNECTION = (
-    option("--service", metavar="NAME",
+    option("--service", metavar="NAME", shell_complete=one_of(services),
            help="atlas (default), atlas-v2, atlas-cloud, cloud-manager or ops-manager."),
     option("--base-url", metavar="URL", help="The API's origin, without a path; needed for ops-manager."
            "  [default: https://cloud.mongodb.com]"),
     option("--project-id", "--group-id", metavar="HEX24", help="The project (group) that owns the cluster."),
     option("--cluster", metavar="NAME_OR_ID", help="The cluster: its name (Atlas) or id (Cloud and Ops Manager)."),
     option("--public-key", metavar="KEY", help="The public half of the API key."),
-    option("--private-key-file", metavar="PATH", help="A file with the private half; no option takes it itself."),
+    option("--private-key-file", type=PLACE, metavar="PATH",
+           help="A file with the private half; no option takes it itself."),
     option("--private-key-command", metavar="CMD", help="A command that prints the private half."),
     option("--client-id", metavar="ID", help="A service account instead of a key; for atlas-v2 and atlas-cloud."),
-    option("--client-secret-file", metavar="PATH", help="A file with its secret; no option takes it itself."),
+    option("--client-secret-file", type=PLACE, metavar="PATH",
+           help="A file with its secret; no option takes it itself."),
     option("-P", "--profile", metavar="NAME", help="A profile of the Atlas CLI or mongocli."),
-    option("--ca-file", metavar="PATH", help="Certificates to trust instead of the system's."),
+    option("--ca-file", type=PLACE, metavar="PATH", help="Certificates to trust instead of the system's."),
     option("--allow-http", is_flag=True, help="Accept plain http beyond loopback and private addresses."),
 )  # fmt: skip
 CONNECTION_NAMES = (
@@ -149,13 +165,12 @@ def connection_options(command: _F) -> _F:
         ctx = click.get_current_context()
         return command(connect=lambda: _connection(ctx, given), **values)
 
-    return _apply(with_connection, *_CONNECTION)  # type: ignore[return-value]
+    return apply(with_connection, *_CONNECTION)  # type: ignore[return-value]
 
 
-def _connection(ctx: click.Context, values: dict[str, Any]) -> Connection:
-    import os
-
-    from restore_fetch.settings import Given, resolve_connection
+def given_values(ctx: click.Context, values: Mapping[str, Any]) -> dict[str, Given]:
+    """What flags and variables of ours said, with the place of each."""
+    from restore_fetch.sources import Given
 
     given: dict[str, Given] = {}
     for name, value in values.items():
@@ -163,6 +178,15 @@ def _connection(ctx: click.Context, values: dict[str, Any]) -> Connection:
             from_flag = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
             source = "--" + name.replace("_", "-") if from_flag else PREFIX + name.upper()
             given[name] = Given(str(value), source)
+    return given
+
+
+def _connection(ctx: click.Context, values: dict[str, Any]) -> Connection:
+    import os
+
+    from restore_fetch.settings import resolve_connection
+
+    given = given_values(ctx, values)
     connection = resolve_connection(given, os.environ)
     places = ", ".join(f"{name} from {place}" for name, place in connection.sources.items())
     ctx.ensure_object(Console).note("settings", places, level="debug")
@@ -231,7 +255,7 @@ def fetch_options(command: _F) -> _F:
         given = {field: values.pop(name) for name, field in _FETCH_FIELDS.items()}
         return command(options=lambda: _fetch_options(given), **values)
 
-    return _apply(with_options, *_FETCH)  # type: ignore[return-value]
+    return apply(with_options, *_FETCH)  # type: ignore[return-value]
 
 
 def _fetch_options(given: dict[str, Any]) -> FetchOptions:
@@ -240,7 +264,8 @@ def _fetch_options(given: dict[str, Any]) -> FetchOptions:
     return FetchOptions(**given)
 
 
-def _apply(command: _F, *decorators: Callable[[Any], Any]) -> _F:
+def apply(command: _F, *decorators: Callable[[Any], Any]) -> _F:
+    """Decorate a command so that its help lists the options in the order given."""
     for decorate in reversed(decorators):
         command = decorate(command)
     return command

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import epilog
-from restore_fetch.cli.options import DURATION, FILE, SIZE, common_options, option
+from restore_fetch.cli.options import DURATION, FILE, SIZE, common_options, one_of, option, services
 from restore_fetch.cli.signals import Stopped
 
 CODES = (19,)
 _GLANCE_SECONDS = 0.2
+
+
+def _scenarios() -> Iterable[str]:
+    from restore_fetch.sandbox import SCENARIOS
+
+    return SCENARIOS
 
 
 @click.command("sandbox", epilog=epilog(*CODES))
@@ -29,8 +36,20 @@ _GLANCE_SECONDS = 0.2
     metavar="N",
     help="Port of the delivery; 0 takes a free one.",
 )
-@option("--service", default="atlas", metavar="NAME", help="Which service the jobs told are of.")
-@option("--scenario", default="normal", metavar="NAME", help="What JOB does; --list-scenarios tells them.")
+@option(
+    "--service",
+    default="atlas",
+    metavar="NAME",
+    shell_complete=one_of(services),
+    help="Which service the jobs told are of.",
+)
+@option(
+    "--scenario",
+    default="normal",
+    metavar="NAME",
+    shell_complete=one_of(_scenarios),
+    help="What JOB does; --list-scenarios tells them.",
+)
 @option("--list-scenarios", is_flag=True, help="Tell the scenarios, and exit.")
 @option("--size", type=SIZE, default="1MiB", metavar="SIZE", help="About how large the archives are.")
 @option("--snapshot", type=FILE, metavar="PATH", help="A folder to pack and deliver in place of made-up data.")

@@ -7,12 +7,13 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from restore_fetch import assembly
+from restore_fetch import assembly, receipts
 from restore_fetch.assembly import USER_AGENT
 from restore_fetch.batch import BatchFetcher, BatchResult, batch_fetcher
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.progress import BatchProgress, Progress
 from restore_fetch.clock import SystemClock
+from restore_fetch.notify import Archive
 from restore_fetch.pull import Fetchers, Order, Puller
 from restore_fetch.service import Service, open_service
 from restore_fetch.settings import Connection, FetchOptions
@@ -73,6 +74,7 @@ def open_api(connection: Connection) -> contextlib.AbstractContextManager[Servic
 
 def show_fetched(console: Console, fetched: Fetched) -> None:
     """Write what was fetched to stdout. The archive is in place by now: a broken stdout is worth a warning only."""
+    _keep(console, fetched)
     _show(console, str(fetched.path), fetched.receipt.model_dump(mode="json"))
 
 
@@ -82,10 +84,21 @@ def show_batch(console: Console, result: BatchResult) -> None:
     Raises:
         RestoreFetchError: See `BatchResult.require_all`.
     """
+    for fetched in result.fetched:
+        _keep(console, fetched)
+    if result.receipt is not None and result.fetched:
+        console.receipt = receipts.batch_receipt_path(result.fetched[0].path.parent, result.batch_id)
     if result.fetched:
         documents = [fetched.receipt.model_dump(mode="json") for fetched in result.fetched]
         _show(console, "\n".join(str(fetched.path) for fetched in result.fetched), {"receipts": documents})
     result.require_all()
+
+
+def _keep(console: Console, fetched: Fetched) -> None:
+    """Let those who are told of the run know what it brought."""
+    path, receipt = fetched.path, fetched.receipt
+    place = receipts.receipt_path(path)
+    console.archives.append(Archive(path, receipt.sha1, receipt.bytes, receipt.verdict, place))
 
 
 def _show(console: Console, text: str, document: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 _ASK_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_asked: list[Stopped] = []
 
 
 class Stopped(BaseException):
@@ -33,25 +34,30 @@ def stop_on_signals() -> Iterator[None]:
         Stopped: There was a signal. A library in whose code it arrived may have made an error of its own of it;
             whatever error comes after a signal is taken for that.
     """
-    stopped: list[Stopped] = []
+    _asked.clear()
 
     def stop(number: int, _: FrameType | None) -> None:
         for other in handled:
             signal.signal(other, _leave)
-        stopped.append(Stopped(number))
-        raise stopped[0]
+        _asked.append(Stopped(number))
+        raise _asked[0]
 
     handled = [number for number in _ASK_TO_STOP if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in handled}
     try:
         yield
     except Exception as exc:
-        if stopped:
-            raise stopped[0] from exc
+        if _asked:
+            raise _asked[0] from exc
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_asked() -> Stopped | None:
+    """What a signal to this run raised, whatever a library made of it; None when there was none."""
+    return _asked[0] if _asked else None
 
 
 def _leave(number: int, _: FrameType | None) -> None:

@@ -12,11 +12,13 @@ import click
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import epilog, exit_code_of, worst
 from restore_fetch.cli.options import DEEP, FILE, common_options, connection_options, option
+from restore_fetch.cli.unattended import unattended_options
 
 if TYPE_CHECKING:
     from restore_fetch.cli.progress import Progress
     from restore_fetch.errors import RestoreFetchError
     from restore_fetch.hashes import Digest
+    from restore_fetch.notify import Archive
     from restore_fetch.settings import Connection
     from restore_fetch.verification import Reference, Verified
 
@@ -31,6 +33,7 @@ CODES = (10, 11, 12, 17, 18, 19, 20, 130, 143)
 @option("--online", is_flag=True, help="Ask the service for the published hash; publishes what waits for it.")
 @option("--job-id", metavar="HEX24", help="The restore job to ask for; else the one that the receipt names.")
 @DEEP
+@unattended_options
 @connection_options
 @common_options
 @click.pass_obj
@@ -123,6 +126,7 @@ def _verify_all(console: Console, paths: list[Path], verify: Callable[[Path], Ve
             results.append(_failed(path, exc))
         else:
             verified.append(str(found.path))
+            console.archives.append(_archive(found))
             results.append(_found(found))
             _tell(console, found)
     if verified or console.json_output:
@@ -163,6 +167,14 @@ def _tell(console: Console, found: Verified) -> None:
         console.note("verified", f"{found.path} is verified: {same}")
     else:
         console.note("structure", f"{found.path} is as it was received: {same}; {found.structure}", level="warning")
+
+
+def _archive(found: Verified) -> Archive:
+    from restore_fetch.notify import Archive
+    from restore_fetch.receipts import receipt_path
+
+    receipt = receipt_path(found.path)
+    return Archive(found.path, found.digest.hex, found.size, found.verdict, receipt if receipt.is_file() else None)
 
 
 def _failed(path: Path, exc: RestoreFetchError) -> dict[str, Any]:
