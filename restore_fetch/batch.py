@@ -21,7 +21,7 @@ from restore_fetch.errors import (
     VerificationError,
 )
 from restore_fetch.looks import SharedLooks
-from restore_fetch.members import Choice, is_over, is_still_one, is_undivided
+from restore_fetch.members import Choice, is_over, is_still_one, is_undivided, same_name
 from restore_fetch.models import RestoreJob
 from restore_fetch.observer import BatchObserver, SilentObserver
 from restore_fetch.records import BatchReceipt
@@ -104,6 +104,7 @@ class _Run:
     futures: dict[str, Future[MemberResult]] = field(default_factory=dict)
     results: dict[str, MemberResult] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
+    names: dict[str, str] = field(default_factory=dict)
 
 
 class BatchFetcher:
@@ -259,9 +260,12 @@ class BatchFetcher:
                 if job is None or not is_over(job):
                     continue
                 waiting.discard(job_id)
-                if run.choice.leaves_out(self._shelf.name_of(job_id, job)):
+                name = self._shelf.name_of(job_id, job)
+                if run.choice.leaves_out(name):
                     run.left_out.add(job_id)
                     self._observer.ended(job_id, None)
+                elif name is not None and run.names.setdefault(name, job_id) != job_id:
+                    self._fail(run, job_id, same_name(name, job_id, run.names[name]))
                 else:
                     self._begin(run, job_id)
 
@@ -284,7 +288,9 @@ class BatchFetcher:
         if run.choice.leaves_out(self._shelf.name_of(job_id, job)):
             run.left_out.add(job_id)
             return
-        error = failure or not_ready_in_time(job, self._options.wait_seconds)
+        self._fail(run, job_id, failure or not_ready_in_time(job, self._options.wait_seconds))
+
+    def _fail(self, run: _Run, job_id: str, error: RestoreFetchError) -> None:
         run.results[job_id] = MemberResult(job_id, error=error)
         self._observer.ended(job_id, error)
 

@@ -11,7 +11,7 @@ from restore_fetch.assembly import TOOL
 from restore_fetch.clock import Clock
 from restore_fetch.errors import ServiceUnavailableError, StorageError, VerificationError
 from restore_fetch.locking import job_lock
-from restore_fetch.members import file_name_of, part_of
+from restore_fetch.members import file_name_of, part_of, same_name
 from restore_fetch.models import RestoreJob
 from restore_fetch.observer import Observer
 from restore_fetch.records import BatchMember, BatchReceipt
@@ -87,6 +87,7 @@ class BatchShelf:
 
         Raises:
             ServiceUnavailableError: The archives are not of one batch and one cluster.
+            DeliveryUnusableError: Two of them have the same name, so that one of them is here no more.
             HashMismatchError: A file is not, or no longer, what its receipt says.
             LockedError: Others have been writing it for half a minute.
             StorageError: It cannot be written.
@@ -97,6 +98,11 @@ class BatchShelf:
             if here is None or here.receipt.verdict == "unverified":
                 return None
             parts.append(here)
+        names: dict[str, str] = {}
+        for part in parts:
+            name, job_id = part.receipt.file, part.receipt.job.id
+            if names.setdefault(name, job_id) != job_id:
+                raise same_name(name, job_id, names[name])
         receipt = self._receipt_of(batch_id, parts, snapshot_id)
         path = receipts.batch_receipt_path(self._folder, batch_id)
         with job_lock(self._folder, batch_id, _LOCK_SECONDS, what="batch"):

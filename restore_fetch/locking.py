@@ -13,6 +13,7 @@ from restore_fetch.errors import LockedError
 from restore_fetch.shelf import in_the_way
 
 _POLL_SECONDS = 0.1
+_NAMES_SECONDS = 30.0
 
 
 @contextlib.contextmanager
@@ -57,6 +58,21 @@ def job_lock(
         with contextlib.suppress(OSError):
             path.unlink()
         lock.release()
+
+
+def names_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock under which a job takes a name in a folder: two jobs must not both find the same one free.
+
+    It is held for a moment only; the journal that was made meanwhile is what keeps the name.
+
+    Args:
+        folder: Where the files go.
+
+    Raises:
+        LockedError: Others have held it for half a minute.
+        StorageError: The lock file cannot be made, or something else has its name.
+    """
+    return job_lock(folder, "names", _NAMES_SECONDS, what="the")
 
 
 def _acquire(lock: FileLock, wait_seconds: float, on_wait: Callable[[], None]) -> None:

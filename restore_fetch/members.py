@@ -9,7 +9,13 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
 from restore_fetch import rules
-from restore_fetch.errors import ConfigurationError, DeliveryError, JobError, ServiceUnavailableError
+from restore_fetch.errors import (
+    ConfigurationError,
+    DeliveryError,
+    DeliveryUnusableError,
+    JobError,
+    ServiceUnavailableError,
+)
 from restore_fetch.models import RestoreJob, Snapshot
 
 _CLOCKS_DIFFER = timedelta(seconds=30)
@@ -113,6 +119,15 @@ def check_belong_together(batch_id: str, jobs: Mapping[str, RestoreJob]) -> None
             f"the jobs of batch {batch_id} are of different clusters",
             next_step="look at the jobs with restore-fetch status; if it stays so, start a new restore",
         )
+
+
+def same_name(file_name: str, job_id: str, other_id: str) -> DeliveryUnusableError:
+    """The error about a member whose archive would be called as that of another is: one would replace the other."""
+    return DeliveryUnusableError(
+        f"the archives of restore jobs {other_id} and {job_id} are both called {file_name}",
+        files="nothing of the latter was downloaded",
+        next_step=f"fetch it into a folder of its own: restore-fetch fetch {job_id} --out-dir DIR",
+    )
 
 
 def part_of(file_name: str) -> tuple[str, str | None]:

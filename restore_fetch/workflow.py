@@ -13,7 +13,7 @@ from restore_fetch.clock import Clock
 from restore_fetch.delivery import ArchiveInspector, DeliveryClient, JournalFile
 from restore_fetch.delivery.guards import RateLimit
 from restore_fetch.errors import HashNotPublishedError, JobTimeoutError
-from restore_fetch.locking import job_lock
+from restore_fetch.locking import job_lock, names_lock
 from restore_fetch.models import RestoreJob
 from restore_fetch.observer import Observer
 from restore_fetch.offer import Offer, check_identity, check_same
@@ -251,7 +251,8 @@ class RestoreFetcher:
             return None, None
         path, receipt = here
         whole = hash_file(path, inspector=self._inspector(path.name))
-        journal = run.shelf.open_journal(path.name, receipt.job, receipt.delivery)
+        with names_lock(self._options.out_dir):
+            journal = run.shelf.open_journal(path.name, receipt.job, receipt.delivery)
         journal.update(state="whole", sha1=whole.digest.hex, total_bytes=None)
         return whole, journal
 
@@ -284,11 +285,12 @@ class RestoreFetcher:
         offer = Offer.of(job)
         self._tell_terms(job, offer)
         rules.check_expiry(offer.delivery, self._service.now())
-        run.shelf.require_free_name(offer.file_name, replace=self._options.force)
         earlier = run.shelf.journal()
         if earlier is not None:
             check_same(earlier, job)
-        journal = run.shelf.open_journal(offer.file_name, JobRecord.of(job), offer.record)
+        with names_lock(self._options.out_dir):
+            run.shelf.require_free_name(offer.file_name, replace=self._options.force)
+            journal = run.shelf.open_journal(offer.file_name, JobRecord.of(job), offer.record)
         if not self._options.force:
             rules.check_budget(offer.delivery, journal.state.downloads_used)
         return journal
