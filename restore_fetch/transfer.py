@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from restore_fetch import files, rules
 from restore_fetch.clock import Clock
@@ -17,9 +17,12 @@ from restore_fetch.errors import (
     RestoreFetchError,
     ServiceUnavailableError,
 )
+from restore_fetch.models import FileHash
 from restore_fetch.observer import Observer
 from restore_fetch.offer import Offer, check_same, check_still_ready
+from restore_fetch.records import COMPLETE
 from restore_fetch.restore_service import RestoreService
+from restore_fetch.rules import Finding
 from restore_fetch.settings import FetchOptions
 from restore_fetch.shelf import Whole
 from restore_fetch.units import show_size
@@ -175,6 +178,41 @@ def recover(journal: JournalFile, observer: Observer, inspector: ArchiveInspecto
         return None
     with PartFile(journal.part, inspector=inspector) as part:
         _take_up(part, trusted, observer)
+        return _seal(part, journal)
+
+
+def may_be_whole(journal: JournalFile) -> bool:
+    """Whether the bytes here may be all there are although nothing here says so.
+
+    The process, or the machine, may have ended between the last byte and the record of it.
+
+    Raises:
+        StorageError: Something else has the name of the part file.
+    """
+    found = files.require_regular(journal.part)
+    attempts = journal.state.attempts
+    return bool(found and found.st_size and attempts and attempts[-1].outcome in (None, COMPLETE))
+
+
+def salvage(
+    journal: JournalFile,
+    hashes: Collection[FileHash],
+    observer: Observer,
+    inspector: ArchiveInspector | None = None,
+) -> Whole | None:
+    """The archive, when all the bytes here, flushed or not, have the published hash; None when they have not.
+
+    Only a match says anything: bytes of which nobody knows whether they are all cannot be the wrong ones.
+
+    Raises:
+        StorageError: The part file cannot be read, or something else has its name.
+    """
+    state = journal.state
+    with PartFile(journal.part, inspector=inspector) as part:
+        _take_up(part, part.stored_bytes(), observer)
+        name = rules.delivered_name(state.file, state.job.id)
+        if rules.judge(hashes, part.digest(), name).finding is not Finding.MATCH:
+            return None
         return _seal(part, journal)
 
 

@@ -12,7 +12,7 @@ from restore_fetch import files, rules
 from restore_fetch.clock import Clock
 from restore_fetch.delivery import ArchiveInspector, DeliveryClient, JournalFile
 from restore_fetch.delivery.guards import RateLimit
-from restore_fetch.errors import HashNotPublishedError, JobTimeoutError
+from restore_fetch.errors import ApiError, DeliveryError, HashNotPublishedError, JobTimeoutError
 from restore_fetch.locking import job_lock, names_lock
 from restore_fetch.models import RestoreJob
 from restore_fetch.observer import Observer
@@ -24,7 +24,7 @@ from restore_fetch.restore_service import RestoreService
 from restore_fetch.rules import JobIdentity, Judgement
 from restore_fetch.settings import FetchOptions
 from restore_fetch.shelf import Shelf, Whole, hash_file
-from restore_fetch.transfer import Transfer, recover
+from restore_fetch.transfer import Transfer, may_be_whole, recover, salvage
 from restore_fetch.units import show_duration
 from restore_fetch.waiting import Patience
 
@@ -231,7 +231,8 @@ class RestoreFetcher:
 
     def _whole_of(self, journal: JournalFile) -> tuple[Whole | None, JournalFile | None]:
         if journal.state.state == "downloading":
-            whole = recover(journal, self._observer, self._inspector(journal.state.file))
+            inspector = self._inspector(journal.state.file)
+            whole = recover(journal, self._observer, inspector) or self._salvaged(journal)
             return (whole, journal) if whole else (None, None)
         for path in (journal.part, journal.unverified, journal.archive):
             if files.require_regular(path) is not None:
@@ -243,6 +244,19 @@ class RestoreFetcher:
                     files.rename(path, journal.part)
         journal.update(state="downloading", etag=None, total_bytes=None, sha1=None)
         return None, None
+
+    def _salvaged(self, journal: JournalFile) -> Whole | None:
+        """The archive, when the bytes of a run that was cut off have a hash that is published by now."""
+        if not may_be_whole(journal):
+            return None
+        try:
+            job = self._service.job(journal.state.job.id)
+            check_same(journal, job)
+        except (ApiError, DeliveryError):
+            return None  # the wait looks again, and says what is wrong
+        if not job.hashes:
+            return None
+        return salvage(journal, job.hashes, self._observer, self._inspector(journal.state.file))
 
     def _unverified_from_before(self, run: _Run) -> tuple[Whole | None, JournalFile | None]:
         """An archive that was published without a hash: perhaps there is one now."""

@@ -10,7 +10,7 @@ import pytest
 from restore_fetch.delivery import JournalFile, PartFile
 from restore_fetch.delivery.download import is_strong, is_whole, trusted_bytes
 from restore_fetch.delivery.part import boot_id
-from restore_fetch.delivery.pipeline import Bounds
+from restore_fetch.delivery.pipeline import BUFFER_BYTES, Bounds
 from restore_fetch.errors import (
     ConfigurationError,
     DownloadInterruptedError,
@@ -277,6 +277,19 @@ def test_a_rest_that_is_longer_than_announced_is_not_gone_on_from(halfway: Desk)
     answer = head("206 Partial Content", headers) + ARCHIVE[HERE:] + b"more"
     with WireServer(says(answer)) as server, pytest.raises(DownloadInterruptedError):
         halfway.attempt(server.url())
+    assert halfway.journal.state.etag is None
+
+
+@pytest.mark.parametrize("framing", ["chunked", "neither"])
+def test_a_rest_without_end_is_left_at_the_announced_size(framing: str, halfway: Desk) -> None:
+    headers = {"Content-Range": f"bytes {HERE}-{len(ARCHIVE) - 1}/{len(ARCHIVE)}"}
+    headers |= CHUNKED if framing == "chunked" else {}
+    body = ARCHIVE[HERE:] + bytes(8 * BUFFER_BYTES)
+    answer = head("206 Partial Content", headers) + (chunked(body, 65536) if framing == "chunked" else body)
+    with WireServer(says(answer)) as server, pytest.raises(DownloadInterruptedError, match="more than") as caught:
+        halfway.attempt(server.url())
+    assert caught.value.outcome == "cut"
+    assert len(halfway.kept()) <= len(ARCHIVE) + BUFFER_BYTES
     assert halfway.journal.state.etag is None
 
 

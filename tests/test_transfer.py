@@ -304,6 +304,51 @@ def test_bytes_that_are_all_here_are_published_without_a_request(
     assert server.connections == 0
 
 
+@pytest.mark.parametrize(
+    "cut_off",
+    [
+        {"outcome": None, "boot_id": "another-boot"},
+        {"outcome": None, "boot_id": boot_id()},
+        {"outcome": "complete", "boot_id": "another-boot"},
+    ],
+)
+def test_the_only_download_allowed_is_not_lost_to_a_power_cut_behind_its_last_byte(
+    cut_off: dict[str, str | None], tmp_path: Path, clock: ManualClock
+) -> None:
+    leave_behind(tmp_path, clock, ARCHIVE, **cut_off)
+    with WireServer(says(WHOLE)) as server:
+        fetched = fetch(FakeService(server.url(), sha1(ARCHIVE), clock, maxDownloads=1), tmp_path, clock)
+    assert fetched.path.read_bytes() == ARCHIVE
+    assert fetched.receipt.checks.hash is True
+    assert not fetched.downloaded
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("left", [ARCHIVE[:-1], ARCHIVE + b"?", bytes(len(ARCHIVE))])
+def test_bytes_that_a_power_cut_left_are_distrusted_but_never_rejected(
+    left: bytes, tmp_path: Path, clock: ManualClock
+) -> None:
+    leave_behind(tmp_path, clock, left, outcome="complete", boot_id="another-boot")
+    with WireServer(says(WHOLE)) as server:
+        service = FakeService(server.url(), sha1(ARCHIVE), clock, maxDownloads=1)
+        with pytest.raises(DownloadsSpentError):
+            fetch(service, tmp_path, clock)
+        assert (tmp_path / f"{NAME}.part").read_bytes() == left
+        assert server.connections == 0
+        service.delivery["maxDownloads"] = 2
+        assert fetch(service, tmp_path, clock).path.read_bytes() == ARCHIVE
+    assert not (tmp_path / f"{NAME}.rejected").exists()
+
+
+def leave_behind(
+    folder: Path, clock: ManualClock, stored: bytes, *, outcome: str | None, boot_id: str | None
+) -> None:
+    """A download without an entity tag and a length, as a crash or a power cut left it: nothing is flushed."""
+    attempt = Attempt(started=clock.now(), bytes=len(stored) if outcome else 0, outcome=outcome)
+    new_journal(folder, attempts=(attempt,), durable_bytes=0, boot_id=boot_id)
+    (folder / f"{NAME}.part").write_bytes(stored)
+
+
 def test_bytes_edited_by_hand_are_found_out(tmp_path: Path, clock: ManualClock) -> None:
     edited = b"?" + ARCHIVE[1:HERE]
     with WireServer(CUT, says(rest())) as server:

@@ -118,16 +118,20 @@ class Downloader:
             total = journal.state.total_bytes
             self._on_progress(part.size, total)
             response.sock.settimeout(TICK_SECONDS)
-            Pipeline(
+            pipeline = Pipeline(
                 part,
                 self._bounds,
                 clock=self._clock,
                 on_progress=lambda received: self._on_progress(received, total),
                 cancelled=self._cancelled,
-            ).run(body)
+                total_bytes=total,
+            )
+            try:
+                pipeline.run(body)
+            finally:
+                if total is not None and part.size > total:
+                    journal.update(etag=None)  # these bytes are no beginning to go on from
         if total is not None and part.size != total:
-            if part.size > total:
-                journal.update(etag=None)  # these bytes are no beginning to go on from
             raise DownloadInterruptedError(
                 f"{part.size} bytes arrived of {total} announced", outcome="cut", status=response.status
             )

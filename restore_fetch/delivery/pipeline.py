@@ -63,6 +63,7 @@ class Pipeline:
         clock: The time.
         on_progress: Called a few times a second with the number of bytes in the file.
         cancelled: Asked a few times a second whether to stop.
+        total_bytes: How large the file will be, when that was announced.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class Pipeline:
         clock: Clock,
         on_progress: Callable[[int], None],
         cancelled: Callable[[], bool] = lambda: False,
+        total_bytes: int | None = None,
     ) -> None:
         self._part = part
+        self._total_bytes = total_bytes
         self._bounds = bounds
         self._clock = clock
         self._on_progress = on_progress
@@ -95,7 +98,8 @@ class Pipeline:
         Every byte received before a failure is in the file when the failure is raised, as far as the disk took it.
 
         Raises:
-            DownloadInterruptedError: The body ended too early, stalled, or the run was cancelled.
+            DownloadInterruptedError: The body ended too early, has more than was announced, stalled, or the run was
+            cancelled.
             DownloadRefusedError: The body is malformed or too large.
             StorageError: The disk refuses.
         """
@@ -186,6 +190,10 @@ class Pipeline:
         self._on_progress(self._received)
 
     def _check_size(self) -> None:
+        if self._total_bytes is not None and self._received > self._total_bytes:
+            raise DownloadInterruptedError(
+                f"more than the {self._total_bytes} bytes announced arrived", outcome="cut"
+            )
         if self._bounds.max_bytes is not None and self._received > self._bounds.max_bytes:
             raise DownloadRefusedError(
                 f"the archive is larger than the {self._bounds.max_bytes} bytes allowed",
