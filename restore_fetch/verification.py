@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,21 @@ def _archive_name(path: Path) -> str:
     for suffix in _LEFTOVER_SUFFIXES:
         name = name.removesuffix(suffix)
     return name
+
+
+def check_file(path: Path) -> None:
+    """Refuse a path that is no file to verify; one that is missing is told when it is read.
+
+    Raises:
+        StorageError: It is a folder, a link or something else.
+    """
+    if files.exists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise StorageError(
+            f"{path} is no regular file: only a file can be verified",
+            path=path,
+            files="it was left untouched",
+            next_step="give the archives themselves",
+        )
 
 
 def archive_of(path: Path) -> Path:

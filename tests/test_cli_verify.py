@@ -14,8 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from restore_fetch.receipts import read_record, receipt_path, write_receipt
+from restore_fetch.records import Receipt
 from restore_fetch.sandbox import SCENARIOS, Sandbox
 from tests.command_support import FAST, Ran, assert_no_secret, connection_flags, run_here
+from tests.wire_support import unused_port
 
 
 @dataclass
@@ -278,6 +281,44 @@ def test_online_never_publishes_what_was_changed_while_it_waited(place: Place) -
         assert not ran.out
     assert not (place.folder / place.sandbox.file_name(job)).exists()
     assert any(path.read_bytes() == changed for path in place.folder.iterdir()), "nothing is thrown away"
+
+
+def test_online_another_verified_file_of_the_job_says_nothing_about_this_one(place: Place, tmp_path: Path) -> None:
+    unproven = place.unverified()
+    job = place.sandbox.job_for("late-hash")
+    right = unproven.read_bytes()
+    _flip_a_bit(unproven)
+    elsewhere = tmp_path / "elsewhere"
+    while place.run("fetch", job, *place.flags, *FAST, "--force", "--out-dir", elsewhere).code != 0:
+        pass  # the sandbox shows the hash after a few looks
+    archive = elsewhere / place.sandbox.file_name(job)
+    receipt = read_record(receipt_path(archive), Receipt)
+    assert receipt is not None
+    other = place.folder / "other.tar.gz"
+    other.write_bytes(right)
+    write_receipt(other, receipt.model_copy(update={"file": other.name, "sha1": hashlib.sha1(right).hexdigest()}))
+    ran = place.run("verify", unproven, "--online", *place.flags)
+    assert ran.code == 17, ran.err
+    assert not ran.out
+
+
+def test_a_folder_is_not_verified_and_the_error_says_what_is(place: Place, tmp_path: Path) -> None:
+    ran = place.run("verify", tmp_path)
+    assert ran.code == 19
+    assert "only a file can be verified" in ran.err
+    assert "--out-dir" not in ran.err
+
+
+def test_an_api_asked_in_the_clear_beyond_private_networks_is_warned_of(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = place.sandbox.job_for("normal")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{unused_port()}")
+    public = place.run("status", job, *place.flags, "--base-url", "http://api.example.com", "--allow-http")
+    assert public.code == 12
+    assert "http://api.example.com is asked over plain http" in public.err
+    monkeypatch.delenv("http_proxy")
+    assert "plain http" not in place.run("status", job, *place.flags, "--allow-http").err
 
 
 def test_online_without_a_published_hash_keeps_the_file(place: Place) -> None:

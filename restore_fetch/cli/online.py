@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from restore_fetch import verification
+from restore_fetch import files, verification
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.progress import Progress
 from restore_fetch.cli.session import open_api, open_fetcher
@@ -44,7 +44,10 @@ def online_verifier(
                 raise ConfigurationError(f"nothing beside {path} names its restore job", next_step="set --job-id")
             # What waits here for another job's hash, or for nobody's, is compared like any other file.
             if verification.is_unproven(path) and job == beside:
-                return _prove(connection, path, job, console, deep=deep)
+                proven = _prove(connection, path, job, console, deep=deep)
+                if proven.path == path or not files.exists(path):
+                    return proven
+                # Another file of the job was here, verified: that says nothing about this one.
             if not service.publishes_hashes:
                 console.note(
                     "no-hash", f"the service publishes no hash of {path}: only the receipt beside it can tell"

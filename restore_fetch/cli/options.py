@@ -184,12 +184,21 @@ def given_values(ctx: click.Context, values: Mapping[str, Any]) -> dict[str, Giv
 def _connection(ctx: click.Context, values: dict[str, Any]) -> Connection:
     import os
 
+    from restore_fetch.rules import host_of, is_private_host
     from restore_fetch.settings import resolve_connection
 
     given = given_values(ctx, values)
     connection = resolve_connection(given, os.environ)
     places = ", ".join(f"{name} from {place}" for name, place in connection.sources.items())
-    ctx.ensure_object(Console).note("settings", places, level="debug")
+    console = ctx.ensure_object(Console)
+    console.note("settings", places, level="debug")
+    if connection.base_url.startswith("http:") and not is_private_host(host_of(connection.base_url) or ""):
+        console.note(
+            "plain-http",
+            f"{connection.base_url} is asked over plain http: anybody in between can read the answers, "
+            "the URL of the archive among them, and change them, the hash among them",
+            level="warning",
+        )
     return connection
 
 

@@ -114,12 +114,14 @@ def _verify_all(console: Console, paths: list[Path], verify: Callable[[Path], Ve
         RestoreFetchError: The error whose exit code is the worst.
     """
     from restore_fetch.errors import RestoreFetchError
+    from restore_fetch.verification import check_file
 
     results: list[dict[str, Any]] = []
     errors: list[RestoreFetchError] = []
     verified: list[str] = []
     for path in paths:
         try:
+            check_file(path)
             found = verify(path)
         except RestoreFetchError as exc:
             errors.append(exc)
