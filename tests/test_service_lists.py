@@ -18,7 +18,7 @@ from restore_fetch.errors import (
     ServiceUnavailableError,
 )
 from restore_fetch.sandbox import SCENARIOS, Sandbox
-from restore_fetch.service import LegacyRestoreService, open_service
+from restore_fetch.service import LegacyRestoreService, cluster, open_service
 from restore_fetch.service.client import ApiClient
 from tests.batch_support import connection, creations, lists
 from tests.support import ManualClock
@@ -143,6 +143,14 @@ def test_a_count_that_is_too_high_ends_with_the_first_empty_page() -> None:
         return httpx.Response(200, json={"results": jobs(2) if first else [], "totalCount": 99})
 
     assert len(answering(answer).jobs(BATCH)) == 2
+
+
+def test_a_list_of_many_small_pages_is_bounded_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_WHOLE_LIST_BYTES", 3_000)
+    pages = Pages(jobs(600), per_page=5)
+    with pytest.raises(ServiceUnavailableError, match="larger than 3000 bytes"):
+        answering(pages).jobs(BATCH)
+    assert len(pages.asked) < 100
 
 
 def test_a_list_without_end_is_refused() -> None:

@@ -37,10 +37,11 @@ _PLAUSIBLE_YEARS = range(2000, 3000)
 
 @dataclass(frozen=True)
 class Answer:
-    """A JSON object from the service, with the time it was given, by the service's clock."""
+    """A JSON object from the service, with the time it was given, by the service's clock, and its size."""
 
     document: dict[str, Any]
     date: datetime
+    size_bytes: int
 
 
 class ApiClient:
@@ -174,7 +175,7 @@ class ApiClient:
         except (httpx.HTTPError, httpx.StreamError) as exc:
             raise self._unreachable(exc) from exc
         if response.status_code == httpx.codes.OK or response.status_code == httpx.codes.CREATED:
-            return Answer(parse_object(content), date)
+            return Answer(parse_object(content), date, len(content))
         raise _refusal(response, content, date)
 
     def _send(self, request: httpx.Request) -> httpx.Response:

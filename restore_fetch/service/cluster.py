@@ -17,6 +17,7 @@ PLAIN_JSON = "application/json"
 VERSIONED_JSON = "application/vnd.atlas.2023-01-01+json"
 _PAGE_ITEMS = 500  # the most that the service puts on a page
 _MOST_PAGES = 1000
+_WHOLE_LIST_BYTES = 8 * ONE_LIST_BYTES  # a hundred thousand jobs
 _T = TypeVar("_T", bound=Identified)
 
 
@@ -93,7 +94,7 @@ class ClusterService:
         What moves to the next page between two requests is on both, and taken once.
         """
         found: dict[str, _T] = {}
-        seen = 0
+        seen = size_bytes = 0
         for number in range(1, _MOST_PAGES + 1):
             answer = self._api.get(
                 self._path + path,
@@ -106,6 +107,9 @@ class ClusterService:
                 one = parse(document)
                 found.setdefault(one.id or "", one)
             seen += len(page.results)
+            size_bytes += answer.size_bytes
+            if size_bytes > _WHOLE_LIST_BYTES:
+                raise ServiceUnavailableError(f"the service's list is larger than {_WHOLE_LIST_BYTES} bytes")
             if page.is_last(_PAGE_ITEMS, seen):
                 return list(found.values())
         raise ServiceUnavailableError("the service's list does not come to an end")
