@@ -23,7 +23,7 @@ from restore_fetch.errors import (
 from restore_fetch.looks import SharedLooks
 from restore_fetch.members import Choice, is_over, is_still_one, is_undivided, same_name
 from restore_fetch.models import RestoreJob
-from restore_fetch.observer import BatchObserver, SilentObserver
+from restore_fetch.observer import BatchObserver, SilentObserver, tell_of_failed_look
 from restore_fetch.records import BatchReceipt
 from restore_fetch.restore_service import BackupService, RestoreService
 from restore_fetch.service import open_service
@@ -330,6 +330,7 @@ class BatchFetcher:
             clock=self._clock,
             random=self._random,
             on_wait=lambda seconds: self._observer.waiting(what, seconds),
+            on_failure=lambda error: tell_of_failed_look(self._observer, error),
         )
 
 

@@ -22,7 +22,7 @@ from restore_fetch.errors import (
 from restore_fetch.locking import job_lock
 from restore_fetch.members import Choice, made_for
 from restore_fetch.models import RestoreJob, Snapshot
-from restore_fetch.observer import Observer
+from restore_fetch.observer import Observer, tell_of_failed_look
 from restore_fetch.pull_journal import PullFile
 from restore_fetch.records import PullJournal
 from restore_fetch.restore_service import BackupService
@@ -320,6 +320,7 @@ class Puller:
             clock=self._clock,
             random=self._random,
             on_wait=lambda seconds: self._observer.waiting(what, seconds),
+            on_failure=lambda error: tell_of_failed_look(self._observer, error),
         )
 
 

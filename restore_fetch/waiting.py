@@ -29,6 +29,7 @@ class Patience:
         clock: The time.
         random: A number from 0 to 1, for the jitter.
         on_wait: Called about once a second with the seconds waited since the start.
+        on_failure: Called before a look is made again because the last one failed; not again for the same failure.
     """
 
     def __init__(
@@ -38,11 +39,14 @@ class Patience:
         clock: Clock,
         random: Callable[[], float],
         on_wait: Callable[[float], None] = lambda _: None,
+        on_failure: Callable[[ServiceUnavailableError], None] = lambda _: None,
     ) -> None:
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._random = random
         self._on_wait = on_wait
+        self._on_failure = on_failure
+        self._told = ""
 
     def until(self, look: Callable[[], _T], done: Callable[[_T], bool], seconds: float) -> _T:
         """Look again and again until it is done, or the time is up.
@@ -73,6 +77,7 @@ class Patience:
             wait=pause,
             stop=lambda _: self._clock.monotonic() >= deadline,
             sleep=lambda pause_seconds: self._sleep(pause_seconds, started),
+            before_sleep=self._tell,
             retry_error_callback=_last,
         )(look)
 
@@ -106,6 +111,13 @@ class Patience:
             sleep=sleep,
             reraise=True,
         )(attempt)
+
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        message = str(error) if isinstance(error, ServiceUnavailableError) else ""
+        if isinstance(error, ServiceUnavailableError) and message != self._told:
+            self._on_failure(error)
+        self._told = message
 
     def _pause(self, number: int) -> float:
         growth = min(_LONGEST, _GROWTH ** min(number - 1, 10))

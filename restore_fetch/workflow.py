@@ -15,7 +15,7 @@ from restore_fetch.delivery.guards import RateLimit
 from restore_fetch.errors import ApiError, DeliveryError, HashNotPublishedError, JobTimeoutError
 from restore_fetch.locking import job_lock, names_lock
 from restore_fetch.models import RestoreJob
-from restore_fetch.observer import Observer
+from restore_fetch.observer import Observer, tell_of_failed_look
 from restore_fetch.offer import Offer, check_identity, check_same
 from restore_fetch.proof import Proof
 from restore_fetch.publication import Publisher, Timing
@@ -378,6 +378,7 @@ class RestoreFetcher:
             clock=self._clock,
             random=self._random,
             on_wait=lambda seconds: self._observer.waiting(what(), seconds),
+            on_failure=lambda error: tell_of_failed_look(self._observer, error),
         )
 
     @contextlib.contextmanager

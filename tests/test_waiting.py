@@ -215,3 +215,13 @@ def test_a_look_that_says_there_is_no_point_ends_the_attempts(clock):
     with pytest.raises(AuthenticationError):
         patience(clock).attempts(attempts, 4, look)
     assert attempts.made == 1
+
+
+def test_a_failed_look_is_told_once_and_again_when_it_fails_in_another_way(clock):
+    told: list[str] = []
+    other = ServiceUnavailableError("cannot be reached")
+    looks = Looks(clock, unavailable(), unavailable(), other, "not yet", other, "done")
+    Patience(10, clock=clock, random=lambda: 0.5, on_failure=lambda error: told.append(error.what)).until(
+        looks, done, 3600
+    )
+    assert told == ["not now", "cannot be reached", "cannot be reached"]
