@@ -92,8 +92,9 @@ class Pruner:
             What became of the folder.
 
         Raises:
-            StorageError: The folder cannot be looked into, or a file not be removed.
+            StorageError: The folder is a file, cannot be looked into, or a file cannot be removed.
         """
+        self._look_for_folder()
         done = Pruned()
         if not self._dry_run:
             self._finish_earlier(done)  # 1
@@ -106,6 +107,21 @@ class Pruner:
             else:
                 self._remove(fate.pull, done)  # 4
         return done
+
+    def _look_for_folder(self) -> None:
+        """A wrong folder would be taken for an empty one, and the disk fill up where the pulls are."""
+        if self._folder.is_dir():
+            return
+        if files.exists(self._folder):
+            raise StorageError(
+                f"{self._folder} is no folder",
+                path=self._folder,
+                files="nothing was removed",
+                next_step="check --out-dir",
+            )
+        self._observer.note(
+            "no-folder", f"there is no folder {self._folder} to prune; check --out-dir", level="warning"
+        )
 
     # --- 2: what is here
 

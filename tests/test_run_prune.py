@@ -586,3 +586,20 @@ def test_whole_clusters_are_pulled_and_pruned_as_whole_clusters(
             again = run_here(capsys, "pull", *flags, *FAST, "--out-dir", shelf)
             assert (again.code, len(again.out.splitlines())) == (0, 3)
         assert sandbox.delivery_gets() == 4 * 3
+
+
+def test_a_folder_that_is_not_there_is_told_since_it_may_be_a_slip(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = prune(capsys, tmp_path / "nowhere", "--keep-last", "1")
+    assert ran.err == f"warning: there is no folder {tmp_path / 'nowhere'} to prune; check --out-dir\n"
+
+
+def test_a_file_in_place_of_the_folder_is_not_taken_for_an_empty_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "place"
+    place.touch()
+    ran = prune(capsys, place, "--keep-last", "1")
+    assert ran.code == 19
+    assert ran.err == f"error: {place} is no folder; nothing was removed; check --out-dir\n"
