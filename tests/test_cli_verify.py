@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -459,3 +460,21 @@ def test_what_does_not_go_together_is_one_clear_line(place: Place, arguments: tu
     ran = place.run("verify", *arguments)
     _assert_one_error(ran, 2)
     assert ran.err.count("\n") == 1
+
+
+
+def test_a_file_that_may_not_be_read_is_a_matter_of_storage_and_not_of_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(b"x")
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", refuse)
+    ran = run_here(capsys, "verify", archive, "--sha1", "0" * 40)
+    monkeypatch.undo()
+    assert ran.code == 19, ran.err
+    assert "Permission denied" in ran.err

@@ -43,7 +43,7 @@ class Quantity(ParamType):
 
 DURATION = Quantity("duration", parse_duration)
 SIZE = Quantity("size", parse_size)
-FILE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, readable=False)  # what may not be read is local storage (19), not usage (2)
 PLACE = click.Path()  # the same as text, which a variable or a profile may say, too
 
 
