@@ -141,9 +141,14 @@ def test_commands_for_a_service_work(block: Block, place: Path) -> None:
 
 def test_the_first_commands_for_a_job_of_ones_own_are_complete(place: Path) -> None:
     first = next(block for block in _BLOCKS if block.kind == "service")
-    assert first.text.count("\n") == 3
+    assert first.text.count("\n") == 4
+    (place / ".venv").symlink_to(place.parent)
     with Sandbox(size_bytes=64 * 1024, polls=0) as sandbox:
-        needed = {"RESTORE_FETCH_BASE_URL": sandbox.base_url, "RESTORE_FETCH_MIN_FREE": "0"}
+        needed = {
+            "RESTORE_FETCH_BASE_URL": sandbox.base_url,
+            "RESTORE_FETCH_MIN_FREE": "0",
+            "PATH": "/usr/bin:/bin",
+        }
         ran = _bash(place, _for(sandbox, first.text), needed)
         assert ran.code == 0, ran.out
         assert (place / "backups" / sandbox.file_name(sandbox.job_id)).is_file()
