@@ -462,7 +462,6 @@ def test_what_does_not_go_together_is_one_clear_line(place: Place, arguments: tu
     assert ran.err.count("\n") == 1
 
 
-
 def test_a_file_that_may_not_be_read_is_a_matter_of_storage_and_not_of_usage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
