@@ -27,6 +27,7 @@ _BUFFERS_FOR_INSPECTION = 2
 BUFFER_BYTES = 1024 * 1024
 TICK_SECONDS = 0.25
 _HAND_OVER_BYTES = BUFFER_BYTES - 128 * 1024  # the rest of a buffer is too little to ask the kernel for
+_BLOCK_BYTES = 64 * 1024  # a file system takes several times as long for writes that begin in the middle of a page
 _FLUSH_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 30.0
 _END = 0
@@ -156,10 +157,12 @@ class Pipeline:
             self._received += count
             self._check_size()
             self._guard.received(count, now)
-        if self._count >= _HAND_OVER_BYTES or (self._count and now - self._handed_at >= _FLUSH_SECONDS):
-            self._hand_over()
+        if self._count >= _HAND_OVER_BYTES:
+            self._hand_on(self._count - self._received % _BLOCK_BYTES)
             self._handed_at = now
-            self._buffer = self._free_buffer()
+        elif self._count and now - self._handed_at >= _FLUSH_SECONDS:
+            self._hand_on(self._count)
+            self._handed_at = now
         if now - self._ticked_at >= TICK_SECONDS:
             self._tick(now)
         if limit and count:
@@ -170,6 +173,15 @@ class Pipeline:
         count, self._count = self._count, 0
         if count:
             self._filled.put((self._buffer, count))
+
+    def _hand_on(self, count: int) -> None:
+        """Hand over the first bytes of the buffer, and go on in another one with those behind them."""
+        handed, rest = self._buffer, self._count - count
+        self._count = 0  # whatever is raised from here on, the buffer is no longer ours to hand over
+        self._filled.put((handed, count))
+        self._buffer = self._free_buffer()
+        self._buffer.view[:rest] = handed.view[count : count + rest]
+        self._count = rest
 
     def _tick(self, now: float) -> None:
         self._ticked_at = now
