@@ -300,7 +300,16 @@ class BatchFetcher:
         pending = set(run.futures.values())
         while pending:
             pending = wait(pending, timeout=_TICK_SECONDS).not_done
-        run.results.update({job_id: result_of(job_id, future) for job_id, future in run.futures.items()})
+        run.results.update({job_id: self._seen(result_of(job_id, one)) for job_id, one in run.futures.items()})
+
+    def _seen(self, result: MemberResult) -> MemberResult:
+        """What a worker says is here, once it is seen here."""
+        try:
+            if result.fetched is not None:
+                self._shelf.require_here(result.job_id, result.fetched)
+        except RestoreFetchError as exc:
+            return MemberResult(result.job_id, error=exc)
+        return result
 
     def _tell_end(self, job_id: str, future: Future[MemberResult]) -> None:
         if not future.cancelled():
@@ -341,7 +350,7 @@ def batch_fetcher(
     *,
     parallel: int,
     observer: BatchObserver,
-    executor: Executor | None = None,
+    workers: Callable[[], Executor] | None = None,
 ) -> BatchFetcher:
     """A fetcher whose jobs are done by threads of this process, or by an executor's workers.
 
@@ -351,7 +360,7 @@ def batch_fetcher(
         options: How each job is fetched.
         parallel: How many threads move bytes at once.
         observer: Who is told by threads; of workers elsewhere only the end is told.
-        executor: Whose workers do it; None for threads.
+        workers: Gives whose workers do it, when there is something to do; None for threads.
 
     Raises:
         ConfigurationError: The certificates to trust cannot be used.
@@ -359,8 +368,8 @@ def batch_fetcher(
     factory = FetcherFactory(connection, options)
 
     def crew(looked_at: RestoreService, clock: StoppableClock) -> Crew:
-        if executor is not None:
-            return ExecutorCrew(executor, connection, options)
+        if workers is not None:
+            return ExecutorCrew(workers(), connection, options)
         return ThreadCrew(factory, looked_at, observer=observer, clock=clock, parallel=parallel)
 
     return BatchFetcher(
@@ -399,5 +408,6 @@ def fetch_batch(
     """
     told = observer or SilentObserver()
     with open_service(connection, clock=SystemClock(), user_agent=USER_AGENT) as service:
-        fetcher = batch_fetcher(service, connection, options, parallel=parallel, observer=told, executor=executor)
+        workers = None if executor is None else lambda: executor
+        fetcher = batch_fetcher(service, connection, options, parallel=parallel, observer=told, workers=workers)
         return fetcher.fetch(batch_id, choice=choice).require_all()

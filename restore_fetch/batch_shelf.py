@@ -23,6 +23,8 @@ _SHOWN = {
     "verified": "verified",
     "structure": "whole; not for each was a hash published, so nothing proves that they are what the service made",
 }
+_APPEARS_SECONDS = 60.0
+_LOOK_SECONDS = 1.0
 
 
 class BatchShelf:
@@ -61,6 +63,27 @@ class BatchShelf:
         if here is None or here[1].verdict == "unverified":
             return None
         return Fetched(*here, downloaded=False)
+
+    def require_here(self, job_id: str, fetched: Fetched) -> None:
+        """Make sure that an archive which was fetched, perhaps on another machine, is in this folder.
+
+        A shared folder may show what was made elsewhere only after some time.
+
+        Raises:
+            HashMismatchError: The file is not what its receipt says.
+            StorageError: It is not here.
+        """
+        for _ in range(int(_APPEARS_SECONDS / _LOOK_SECONDS)):
+            here = Shelf(self._folder, job_id).published(fetched.path.name)
+            if here is not None and here[1].sha1 == fetched.receipt.sha1:
+                return
+            self._clock.sleep(_LOOK_SECONDS)
+        raise StorageError(
+            f"a worker has fetched {fetched.path}, and it is not in {self._folder} here",
+            path=self._folder / fetched.path.name,
+            files="it is on the worker's own disk",
+            next_step="all workers must share the folder",
+        )
 
     def name_of(self, job_id: str, job: RestoreJob) -> str | None:
         """The name of a job's archive, from the service or from what is here; None when neither says."""

@@ -25,6 +25,21 @@ _OWN_LAYERS = (0, 1)
 
 
 @dataclass(frozen=True)
+class SecretPlace:
+    """Where a secret was found, for another process that shall read it there by itself.
+
+    Attributes:
+        kind: `file`, `command` or `variable`.
+        where: The path, the command line, or the name of the environment variable.
+        what: What the secret is, in words.
+    """
+
+    kind: str
+    where: str
+    what: str
+
+
+@dataclass(frozen=True)
 class Credentials:
     """An API key or a service account: two of the four are None.
 
@@ -34,6 +49,7 @@ class Credentials:
         client_id: The service account.
         client_secret: Its secret.
         sources: Where each came from, by attribute.
+        place: Where another process can read the secret; None when it has no such place, as in a profile.
     """
 
     sources: Mapping[str, str]
@@ -41,6 +57,7 @@ class Credentials:
     private_key: Secret | None = None
     client_id: str | None = None
     client_secret: Secret | None = None
+    place: SecretPlace | None = None
 
 
 def find_credentials(found: Finder, service: str, run: Callable[[str], str] | None = None) -> Credentials:
@@ -62,7 +79,42 @@ def find_credentials(found: Finder, service: str, run: Callable[[str], str] | No
         public_key=public_key.value,
         private_key=Secret(private_key.value),
         sources={"public_key": public_key.source, "private_key": private_key.source},
+        place=_place(found, "private_key"),
     )
+
+
+def secret_at(place: SecretPlace, environ: Mapping[str, str], run: Callable[[str], str] | None = None) -> Secret:
+    """Read a secret where it was found by another process, as this one sees that place.
+
+    Args:
+        place: Where.
+        environ: The environment.
+        run: How to run a command; it gets the command line and returns its output.
+
+    Raises:
+        ConfigurationError: It is not there, or is no secret.
+    """
+    if place.kind == "file":
+        text = _read_file(Path(place.where), place.what)
+    elif place.kind == "command":
+        text = (run or _run_command)(place.where)
+    else:
+        text = environ.get(place.where, "")
+    source = f"the {place.kind} {place.where}" if place.kind != "command" else "--private-key-command"
+    return Secret(_one_line(text, source, place.what).value)
+
+
+def _place(found: Finder, name: str) -> SecretPlace | None:
+    """The place of a secret, looked for in the same order as the secret itself."""
+    what = name.replace("_", " ")
+    if file := found.given.get(f"{name}_file"):
+        return SecretPlace("file", str(Path(file.value).expanduser().absolute()), what)
+    if command := found.given.get(f"{name}_command"):
+        return SecretPlace("command", command.value, what)
+    value = found.value(name)
+    if value is not None and found.environ.get(value.source):
+        return SecretPlace("variable", value.source, what)
+    return None
 
 
 def _wants_account(service: str, key: Given | None, account: Given | None) -> bool:
@@ -103,6 +155,7 @@ def _account(found: Finder) -> Credentials:
         client_id=client_id.value,
         client_secret=Secret(client_secret.value),
         sources={"client_id": client_id.source, "client_secret": client_secret.source},
+        place=_place(found, "client_secret"),
     )
 
 

@@ -7,6 +7,7 @@ another process or on another machine.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Protocol
 
 from restore_fetch.assembly import FetcherFactory, open_fetcher
 from restore_fetch.clock import Clock
-from restore_fetch.errors import RestoreFetchError
+from restore_fetch.errors import RestoreFetchError, StorageError
 from restore_fetch.observer import BatchObserver, SilentObserver
 from restore_fetch.restore_service import RestoreService
 from restore_fetch.settings import Connection, FetchOptions
@@ -29,7 +30,10 @@ _STOP_SECONDS = 1.5
 
 @dataclass(frozen=True)
 class Unit:
-    """One job to fetch, with all that a worker elsewhere needs; it holds the private key."""
+    """One job to fetch, with all that a worker elsewhere needs.
+
+    It holds the private key, unless its connection is one `without_secret`.
+    """
 
     connection: Connection
     options: FetchOptions
@@ -62,8 +66,17 @@ def fetch_one(unit: Unit) -> MemberResult:
     Returns:
         The archive and its receipt, or the error that ended it.
     """
+    folder = unit.options.out_dir
     try:
-        with open_fetcher(unit.connection, unit.options, SilentObserver()) as fetcher:
+        if not folder.is_dir():  # whoever asked has made it
+            raise StorageError(
+                f"a worker does not see the folder {folder}",
+                path=folder,
+                files="nothing was touched",
+                next_step="all workers must share it, under the same path",
+            )
+        connection = unit.connection.with_secret(os.environ)
+        with open_fetcher(connection, unit.options, SilentObserver()) as fetcher:
             return MemberResult(unit.job_id, fetched=fetcher.fetch(unit.job_id))
     except RestoreFetchError as exc:
         return MemberResult(unit.job_id, error=exc)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from restore_fetch.credentials import find_credentials
+from restore_fetch.credentials import SecretPlace, find_credentials, secret_at
 from restore_fetch.errors import ConfigurationError
 from restore_fetch.redaction import Secret
 from restore_fetch.rules import is_private_host
@@ -43,6 +43,7 @@ class Connection:
         ca_file: Certificates to trust instead of the system's, or None.
         allow_http: Whether plain HTTP is accepted beyond this machine and private networks.
         sources: Where each value came from, by attribute.
+        secret_place: Where another process can read the secret, or None when it cannot.
     """
 
     service: str
@@ -56,6 +57,36 @@ class Connection:
     ca_file: Path | None = None
     allow_http: bool = False
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+    secret_place: SecretPlace | None = field(default=None, compare=False)
+
+    def without_secret(self) -> Connection:
+        """The same for other machines: the secret stays here, and its place goes in its stead.
+
+        Raises:
+            ConfigurationError: The secret is in no place that another machine could have, too.
+        """
+        if self.secret_place is None:
+            name = "client_secret" if self.client_id is not None else "private_key"
+            raise ConfigurationError(
+                f"the {name.replace('_', ' ')} ({self.sources.get(name, 'a value')}) would have to be sent to the"
+                " workers, and that is never done",
+                next_step="put it where each worker reads it by itself: into a file or an environment variable",
+            )
+        ca_file = self.ca_file.absolute() if self.ca_file is not None else None
+        return replace(self, private_key=None, client_secret=None, ca_file=ca_file)
+
+    def with_secret(self, environ: Mapping[str, str]) -> Connection:
+        """The same with the secret, which is read from its place unless it is here.
+
+        Raises:
+            ConfigurationError: It is not in that place.
+        """
+        if self.secret_place is None or self.private_key is not None or self.client_secret is not None:
+            return self
+        secret = secret_at(self.secret_place, environ)
+        if self.client_id is not None:
+            return replace(self, client_secret=secret)
+        return replace(self, private_key=secret)
 
 
 @dataclass(frozen=True)
@@ -178,6 +209,7 @@ def resolve_connection(
             **credentials.sources,
             "ca_file": ca_file.source if ca_file else "system trust",
         },
+        secret_place=credentials.place,
     )
 
 

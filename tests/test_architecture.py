@@ -20,7 +20,7 @@ LONGEST_FUNCTION_LINES = 45
 # Bottom first: a room may import those of the floors below it, and none of its own floor.
 FLOORS = [
     {"errors", "hashes", "units", "clock", "redaction", "observer"},
-    {"models", "profiles", "network", "files"},
+    {"models", "profiles", "network", "files", "dask_workers"},
     {"rules", "waiting", "restore_service", "sources"},
     {"records", "credentials", "members"},
     {"settings", "receipts", "looks", "retention"},
@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "platformdirs": {"profiles"},
     "prometheus_client": {"notify"},
     "trustme": {"sandbox"},
+    "distributed": {"dask_workers"},
     "subprocess": {"settings", "credentials", "notify"},
     "pydantic": {"models", "records", "receipts", "service"},
 }

@@ -10,6 +10,7 @@ import click
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import epilog
 from restore_fetch.cli.options import (
+    DASK,
     INDEX,
     ONLY,
     PARALLEL,
@@ -32,6 +33,7 @@ CODES = (10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 130, 143)
 @ONLY
 @INDEX
 @PARALLEL
+@DASK
 @unattended_options
 @connection_options
 @fetch_options
@@ -44,6 +46,7 @@ def command(
     only: str | None,
     index: int | None,
     parallel: int,
+    dask: str | None,
     connect: Callable[[], Connection],
     options: Callable[[], FetchOptions],
 ) -> None:
@@ -62,7 +65,7 @@ def command(
         raise click.UsageError("JOB_ID and --batch-id exclude each other")
     if batch_id:
         batch = parse_object_id(batch_id, "--batch-id")
-        with open_batch_fetcher(connect(), options(), parallel, console) as fetcher:
+        with open_batch_fetcher(connect(), options(), parallel, console, dask or None) as fetcher:
             result = fetcher.fetch(batch, choice=choice)
         show_batch(console, result)
         return
@@ -77,6 +80,6 @@ def command(
             show_fetched(console, one.fetch(job))
     except SeveralFilesError as exc:
         console.note("batch", f"{exc.what}: they are fetched as a batch")
-        with open_batch_fetcher(connection, fetching, parallel, console) as fetcher:
+        with open_batch_fetcher(connection, fetching, parallel, console, dask or None) as fetcher:
             result = fetcher.fetch(exc.batch_id)
         show_batch(console, result)

@@ -215,6 +215,8 @@ PARALLEL = option("--parallel", type=click.IntRange(1, 1000), default=2, metavar
                   help="How many jobs of a batch are downloaded at once.")  # fmt: skip
 DEEP = option("--deep", is_flag=True,
               help="Check gzip and tar structure, too; fetch always does where no hash is published.")  # fmt: skip
+DASK = option("--dask", metavar="ADDRESS",
+              help="Let workers of this Dask scheduler fetch the jobs of a batch: tcp://HOST:PORT.")  # fmt: skip
 _FETCH = (
     OUT_DIR,
     option("--wait", type=DURATION, default="24h", metavar="DURATION",

@@ -10,6 +10,7 @@ import click
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import epilog
 from restore_fetch.cli.options import (
+    DASK,
     INDEX,
     ONLY,
     PARALLEL,
@@ -35,6 +36,7 @@ CODES = (10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 130, 143)
 @ONLY
 @INDEX
 @PARALLEL
+@DASK
 @unattended_options
 @connection_options
 @fetch_options
@@ -48,6 +50,7 @@ def command(
     only: str | None,
     index: int | None,
     parallel: int,
+    dask: str | None,
     connect: Callable[[], Connection],
     options: Callable[[], FetchOptions],
 ) -> None:
@@ -65,7 +68,7 @@ def command(
     order = Order(max_downloads, expiration_hours)
     choice = Choice(only or None, index)
     snapshot = parse_object_id(snapshot_id, "--snapshot-id") if snapshot_id else None
-    with open_puller(connect(), options(), order, parallel, console) as puller:
+    with open_puller(connect(), options(), order, parallel, console, dask or None) as puller:
         pulled = puller.pull(snapshot, choice)
     if isinstance(pulled, BatchResult):
         show_batch(console, pulled)

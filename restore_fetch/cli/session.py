@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from restore_fetch import assembly, receipts
@@ -13,11 +14,15 @@ from restore_fetch.batch import BatchFetcher, BatchResult, batch_fetcher
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.progress import BatchProgress, Progress
 from restore_fetch.clock import SystemClock
+from restore_fetch.dask_workers import DaskWorkers
 from restore_fetch.notify import Archive
 from restore_fetch.pull import Fetchers, Order, Puller
 from restore_fetch.service import Service, open_service
 from restore_fetch.settings import Connection, FetchOptions
 from restore_fetch.workflow import Fetched, RestoreFetcher
+
+# A worker that takes over from one that died waits for the system to notice, and give its lock free.
+_TAKE_OVER_SECONDS = 60.0
 
 
 @contextlib.contextmanager
@@ -33,29 +38,68 @@ def open_fetcher(connection: Connection, options: FetchOptions, console: Console
 
 @contextlib.contextmanager
 def open_batch_fetcher(
-    connection: Connection, options: FetchOptions, parallel: int, console: Console
+    connection: Connection, options: FetchOptions, parallel: int, console: Console, dask: str | None = None
 ) -> Iterator[BatchFetcher]:
     """A fetcher of batches that shows on a console what it does.
 
+    Args:
+        connection: How to reach the service.
+        options: How each job is fetched.
+        parallel: How many jobs this process fetches at once.
+        console: Where it is shown.
+        dask: The scheduler of the Dask cluster whose workers do it in place of this process.
+
     Raises:
-        ConfigurationError: The certificates to trust, or a proxy of the environment, cannot be used.
+        ConfigurationError: The certificates to trust, a proxy of the environment, or Dask cannot be used.
     """
-    with open_api(connection) as service, BatchProgress(console) as progress:
-        yield batch_fetcher(service, connection, options, parallel=parallel, observer=progress)
+    workers = None if dask is None else DaskWorkers(dask, lambda count: _tell_workers(console, count))
+    elsewhere, shared = (connection, options) if dask is None else _for_workers(connection, options)
+    with contextlib.ExitStack() as stack:
+        service = stack.enter_context(open_api(connection))
+        progress = stack.enter_context(BatchProgress(console))
+        connect = stack.enter_context(workers).connect if workers is not None else None
+        yield batch_fetcher(service, elsewhere, shared, parallel=parallel, observer=progress, workers=connect)
+
+
+def _for_workers(connection: Connection, options: FetchOptions) -> tuple[Connection, FetchOptions]:
+    """The same for other machines: without the secret, and with paths that do not depend on where a worker runs.
+
+    Raises:
+        ConfigurationError: The secret is in no place where workers could read it.
+    """
+    lock_wait = max(options.lock_wait_seconds, _TAKE_OVER_SECONDS)
+    return connection.without_secret(), replace(
+        options, out_dir=options.out_dir.absolute(), lock_wait_seconds=lock_wait
+    )
+
+
+def _tell_workers(console: Console, count: int) -> None:
+    if count:
+        console.note("workers", f"the Dask cluster has {count} worker{'s' if count > 1 else ''}")
+    else:
+        console.note("workers", "the Dask cluster has no worker yet: the jobs wait for one", level="warning")
 
 
 @contextlib.contextmanager
 def open_puller(
-    connection: Connection, options: FetchOptions, order: Order, parallel: int, console: Console
+    connection: Connection,
+    options: FetchOptions,
+    order: Order,
+    parallel: int,
+    console: Console,
+    dask: str | None = None,
 ) -> Iterator[Puller]:
-    """A puller that shows on a console what it does.
+    """A puller that shows on a console what it does; for `parallel` and `dask` see `open_batch_fetcher`.
 
     Raises:
-        ConfigurationError: The certificates to trust, or a proxy of the environment, cannot be used.
+        ConfigurationError: The certificates to trust, a proxy of the environment, or Dask cannot be used.
     """
+    if dask is not None:  # before a job is made for it
+        DaskWorkers(dask)
+        connection.without_secret()
     fetchers = Fetchers(
         one=lambda: open_fetcher(connection, options, console),
-        batch=lambda: open_batch_fetcher(connection, options, parallel, console),
+        batch=lambda: open_batch_fetcher(connection, options, parallel, console, dask),
     )
     with open_api(connection) as service, Progress(console) as progress:
         yield Puller(
