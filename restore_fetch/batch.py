@@ -9,11 +9,11 @@ from random import random
 
 from restore_fetch import files
 from restore_fetch.assembly import USER_AGENT, FetcherFactory
+from restore_fetch.batch_result import BatchResult
 from restore_fetch.batch_shelf import BatchShelf
 from restore_fetch.clock import SystemClock
 from restore_fetch.crews import Crew, ExecutorCrew, MemberResult, StoppableClock, ThreadCrew, result_of
 from restore_fetch.errors import (
-    BatchError,
     NotFoundError,
     RestoreFetchError,
     ServiceUnavailableError,
@@ -24,7 +24,6 @@ from restore_fetch.looks import SharedLooks
 from restore_fetch.members import Choice, is_over, is_still_one, is_undivided, same_name
 from restore_fetch.models import RestoreJob
 from restore_fetch.observer import BatchObserver, SilentObserver, tell_of_failed_look
-from restore_fetch.records import BatchReceipt
 from restore_fetch.restore_service import BackupService, RestoreService
 from restore_fetch.service import open_service
 from restore_fetch.settings import Connection, FetchOptions
@@ -32,61 +31,6 @@ from restore_fetch.waiting import Patience
 from restore_fetch.workflow import Fetched, not_ready_in_time
 
 _TICK_SECONDS = 0.5
-_MOST_TOLD = 10
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """What became of a batch.
-
-    Attributes:
-        batch_id: The batch.
-        results: What became of each job that was meant, in the order of job ids.
-        receipt: The evidence for the whole; None while a part of it is not verified here.
-        failure: Why there is no such receipt although every job is verified, if something went wrong.
-    """
-
-    batch_id: str
-    results: tuple[MemberResult, ...]
-    receipt: BatchReceipt | None = None
-    failure: RestoreFetchError | None = None
-
-    @property
-    def fetched(self) -> tuple[Fetched, ...]:
-        """What is here, in the order of job ids."""
-        return tuple(result.fetched for result in self.results if result.fetched is not None)
-
-    def require_all(self) -> tuple[Fetched, ...]:
-        """What is here, when nothing is missing.
-
-        Raises:
-            BatchError: Jobs failed; of a single one its own error instead.
-            RestoreFetchError: The receipt for the whole could not be made.
-        """
-        failures = {result.job_id: result.error for result in self.results if result.error is not None}
-        if len(self.results) == 1 and failures:
-            raise next(iter(failures.values()))
-        if failures:
-            raise BatchError(
-                f"{len(failures)} of {len(self.results)} jobs of batch {self.batch_id} failed: {_told(failures)}",
-                batch_id=self.batch_id,
-                failures=failures,
-                files=f"{len(self.fetched)} are here",
-                next_step="run the same command again: it does only what is missing",
-            )
-        if self.failure is not None:
-            raise self.failure
-        return self.fetched
-
-
-def _told(failures: Mapping[str, Exception]) -> str:
-    lines = [
-        f"{job_id}: {error.what if isinstance(error, RestoreFetchError) else f'unexpected {error!r}'}"
-        for job_id, error in list(failures.items())[:_MOST_TOLD]
-    ]
-    if (more := len(failures) - len(lines)) > 0:
-        lines.append(f"and {more} more")
-    return "; ".join(lines)
 
 
 CrewMaker = Callable[[RestoreService, StoppableClock], Crew]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from restore_fetch import files, receipts, rules
-from restore_fetch.batch import BatchFetcher, BatchResult
+from restore_fetch.batch import BatchFetcher
+from restore_fetch.batch_result import BatchResult
 from restore_fetch.clock import Clock
 from restore_fetch.errors import (
     ApiError,

@@ -27,6 +27,24 @@ settings.register_profile(
 settings.load_profile("restore-fetch")
 
 
+# What these tests run is another process, or the same few lines thousands of times: following each line of that
+# tells nothing about coverage, and takes long.
+_NOT_COVERED = (
+    "test_run_",
+    "test_framing_sweep",
+    "test_budget",
+    "test_properties",
+    "test_walks",
+    "test_crash_points",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name.startswith(_NOT_COVERED):
+            item.add_marker(pytest.mark.no_cover)
+
+
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing in the environment of the person who runs the tests changes them."""

@@ -31,6 +31,7 @@ FLOORS = [
     {"workflow", "pruning", "doctor"},
     {"assembly"},
     {"crews", "batch_shelf"},
+    {"batch_result"},
     {"batch"},
     {"pull"},
     {"sandbox"},

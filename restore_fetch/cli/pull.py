@@ -59,7 +59,7 @@ def command(
     Nothing is done when that snapshot is here and verified. A job that an interrupted pull made is used, not made
     again. The path of each verified archive is written to stdout.
     """
-    from restore_fetch.batch import BatchResult
+    from restore_fetch.batch_result import BatchResult
     from restore_fetch.cli.session import open_puller, show_batch, show_fetched
     from restore_fetch.members import Choice
     from restore_fetch.pull import Order

@@ -10,7 +10,8 @@ from typing import Any
 
 from restore_fetch import assembly, receipts
 from restore_fetch.assembly import USER_AGENT
-from restore_fetch.batch import BatchFetcher, BatchResult, batch_fetcher
+from restore_fetch.batch import BatchFetcher, batch_fetcher
+from restore_fetch.batch_result import BatchResult
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.progress import BatchProgress, Progress
 from restore_fetch.clock import SystemClock
