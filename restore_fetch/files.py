@@ -18,6 +18,7 @@ from restore_fetch.errors import StorageError
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 _SMALL_FILE_LIMIT = 16 * 1024 * 1024
+_WRITE_BYTES = 64 * 1024
 
 _NEXT_STEP = {
     errno.ENOSPC: "free some space and run the same command again",
@@ -190,13 +191,16 @@ def write_whole(path: Path, content: bytes, *, mode: int = FILE_MODE) -> None:
 
 
 def write_all(descriptor: int, view: memoryview) -> None:
-    """Write every byte: the operating system may take fewer at a time.
+    """Write every byte, in pieces; the operating system may take fewer at a time.
+
+    Given a megabyte at once, the kernel looks for memory that hangs together, which costs a busy machine, or a
+    virtual one that gave such memory back, more than the writing itself.
 
     Raises:
         OSError: As the operating system gives it.
     """
     while view:
-        view = view[os.write(descriptor, view) :]
+        view = view[os.write(descriptor, view[:_WRITE_BYTES]) :]
 
 
 def rename(source: Path, target: Path, *, replace: bool = False) -> None:

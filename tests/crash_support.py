@@ -191,7 +191,7 @@ class Workshop:
     """A sandbox, and a folder for the cases that are run against it.
 
     Args:
-        size_bytes: About how large an archive is; above a megabyte it is written in more than one piece.
+        size_bytes: About how large an archive is; above 64 KiB it is written in more than one piece.
     """
 
     def __init__(self, size_bytes: int) -> None:

@@ -36,7 +36,7 @@ traced = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
 
 @pytest.fixture(scope="module")
 def workshop() -> Iterator[Workshop]:
-    with Workshop(size_bytes=1_500_000) as workshop:  # two buffers, so that the bytes are written in two pieces
+    with Workshop(size_bytes=1_000_000) as workshop:  # more than one buffer, and several writes each
         yield workshop
         assert not workshop.sandbox.errors
         assert not workshop.tally.false_successes
@@ -174,7 +174,7 @@ def test_writes_that_take_only_a_part_are_gone_on_with(workshop: Workshop) -> No
     assert case.wrong_when_verified(run) == []
 
 
-@pytest.mark.parametrize("limit", [600, 1_100_000])
+@pytest.mark.parametrize("limit", [600, 950_000])
 def test_a_limit_on_the_size_of_files_ends_a_run_and_the_next_one_goes_on(workshop: Workshop, limit: int) -> None:
     case = workshop.case("normal")
     run = cut_short(case, LIMITED, limit)
