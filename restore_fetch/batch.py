@@ -23,11 +23,11 @@ from restore_fetch.errors import (
 from restore_fetch.looks import SharedLooks
 from restore_fetch.members import Choice, is_over, is_still_one, is_undivided, same_name
 from restore_fetch.models import RestoreJob
-from restore_fetch.observer import BatchObserver, SilentObserver, tell_of_failed_look
+from restore_fetch.observer import BatchObserver, SilentObserver
 from restore_fetch.restore_service import BackupService, RestoreService
 from restore_fetch.service import open_service
 from restore_fetch.settings import Connection, FetchOptions
-from restore_fetch.waiting import Patience
+from restore_fetch.waiting import told_patience
 from restore_fetch.workflow import Fetched, not_ready_in_time
 
 _TICK_SECONDS = 0.5
@@ -77,7 +77,7 @@ class BatchFetcher:
         self._options = options
         self._crew = crew
         self._observer = observer
-        self._random = random
+        self._patience = told_patience(observer, options.poll_seconds, clock=clock, random=random)
         self._clock = clock
         self._shelf = BatchShelf(options.out_dir, service=service.name, observer=observer, clock=clock)
 
@@ -167,7 +167,7 @@ class BatchFetcher:
     # --- 2: the list
 
     def _list(self, looks: SharedLooks, batch_id: str, expected: frozenset[str]) -> Mapping[str, RestoreJob]:
-        jobs = self._patience(f"the list of batch {batch_id}").until(
+        jobs = self._patience(lambda: f"the list of batch {batch_id}").until(
             looks.every_job,
             lambda jobs: expected <= jobs.keys() and not is_still_one(batch_id, jobs),
             self._options.wait_seconds,
@@ -215,7 +215,9 @@ class BatchFetcher:
 
         failure: RestoreFetchError | None = None
         try:
-            self._patience("the jobs of the batch").until(look, lambda _: not waiting, self._options.wait_seconds)
+            self._patience(lambda: "the jobs of the batch").until(
+                look, lambda _: not waiting, self._options.wait_seconds
+            )
         except RestoreFetchError as exc:
             failure = exc
         for job_id in waiting:
@@ -276,15 +278,6 @@ class BatchFetcher:
         except RestoreFetchError as exc:
             return BatchResult(run.batch_id, results, failure=exc)
         return BatchResult(run.batch_id, results, receipt)
-
-    def _patience(self, what: str) -> Patience:
-        return Patience(
-            self._options.poll_seconds,
-            clock=self._clock,
-            random=self._random,
-            on_wait=lambda seconds: self._observer.waiting(what, seconds),
-            on_failure=lambda error: tell_of_failed_look(self._observer, error),
-        )
 
 
 def batch_fetcher(

@@ -49,11 +49,6 @@ class BatchObserver(Observer, Protocol):
         ...
 
 
-def tell_of_failed_look(observer: Observer, error: Exception) -> None:
-    """Tell that the service did not answer, and is asked again: a wrong address would be waited for in silence."""
-    observer.note("unavailable", f"{error}; asking again until the time to wait is over", level="warning")
-
-
 class SilentObserver:
     """Listens to nothing."""
 

@@ -23,13 +23,13 @@ from restore_fetch.errors import (
 from restore_fetch.locking import job_lock
 from restore_fetch.members import Choice, made_for
 from restore_fetch.models import RestoreJob, Snapshot
-from restore_fetch.observer import Observer, tell_of_failed_look
+from restore_fetch.observer import Observer
 from restore_fetch.pull_journal import PullFile
 from restore_fetch.records import PullJournal
 from restore_fetch.restore_service import BackupService
 from restore_fetch.settings import FetchOptions
 from restore_fetch.shelf import Shelf
-from restore_fetch.waiting import Patience
+from restore_fetch.waiting import told_patience
 from restore_fetch.workflow import Fetched, RestoreFetcher
 
 _T = TypeVar("_T")
@@ -98,7 +98,7 @@ class Puller:
         self._fetchers = fetchers
         self._observer = observer
         self._clock = clock
-        self._random = random
+        self._patience = told_patience(observer, options.poll_seconds, clock=clock, random=random)
 
     def pull(self, snapshot_id: str | None = None, choice: Choice = Choice()) -> BatchResult | Fetched:  # noqa: B008
         """Bring a snapshot home.
@@ -197,7 +197,7 @@ class Puller:
         if not known.job_ids:
             # The answer never came. What was asked for may still be in the making.
             seconds = max(0.0, (known.requested - self._service.now()).total_seconds() + _SEARCH_SECONDS)
-        jobs = self._patience("the restore jobs").until(
+        jobs = self._patience(lambda: "the restore jobs").until(
             lambda: self._find_again(snapshot, known), lambda jobs: bool(jobs or known.job_ids), seconds
         )
         if not jobs:
@@ -276,7 +276,7 @@ class Puller:
         )
         seconds = min(_SEARCH_SECONDS, self._options.wait_seconds)
         try:
-            jobs = self._patience("the restore job").until(
+            jobs = self._patience(lambda: "the restore job").until(
                 lambda: made_for(self._service.all_jobs(), snapshot, asked.requested), bool, seconds
             )
         except ServiceUnavailableError:
@@ -313,16 +313,7 @@ class Puller:
 
     def _ask(self, what: str, look: Callable[[], _T]) -> _T:
         """Ask the service, and again as long as it cannot answer now."""
-        return self._patience(what).until(look, lambda _: True, self._options.wait_seconds)
-
-    def _patience(self, what: str) -> Patience:
-        return Patience(
-            self._options.poll_seconds,
-            clock=self._clock,
-            random=self._random,
-            on_wait=lambda seconds: self._observer.waiting(what, seconds),
-            on_failure=lambda error: tell_of_failed_look(self._observer, error),
-        )
+        return self._patience(lambda: what).until(look, lambda _: True, self._options.wait_seconds)
 
 
 def _check_answer(snapshot: Snapshot, jobs: tuple[RestoreJob, ...]) -> None:

@@ -9,6 +9,7 @@ import tenacity
 
 from restore_fetch.clock import Clock
 from restore_fetch.errors import DownloadInterruptedError, DownloadRefusedError, ServiceUnavailableError
+from restore_fetch.observer import Observer
 
 _T = TypeVar("_T")
 _GROWTH = 1.5
@@ -128,6 +129,34 @@ class Patience:
         while (left := wake_at - self._clock.monotonic()) > 0:
             self._on_wait(self._clock.monotonic() - started)
             self._clock.sleep(min(left, _STEP_SECONDS))
+
+
+def told_patience(
+    observer: Observer, poll_seconds: float, *, clock: Clock, random: Callable[[], float]
+) -> Callable[[Callable[[], str]], Patience]:
+    """What makes patience of which an observer hears; it is called with a text that says what is waited for.
+
+    Args:
+        observer: Who hears of the waiting, and that the service did not answer: a wrong address would be waited for
+            in silence.
+        poll_seconds: The first pause.
+        clock: The time.
+        random: A number from 0 to 1, for the jitter.
+    """
+
+    def failed(error: ServiceUnavailableError) -> None:
+        observer.note("unavailable", f"{error}; asking again until the time to wait is over", level="warning")
+
+    def patience(what: Callable[[], str]) -> Patience:
+        return Patience(
+            poll_seconds,
+            clock=clock,
+            random=random,
+            on_wait=lambda seconds: observer.waiting(what(), seconds),
+            on_failure=failed,
+        )
+
+    return patience
 
 
 def _asked_for(state: tenacity.RetryCallState) -> float:

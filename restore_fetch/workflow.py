@@ -15,7 +15,7 @@ from restore_fetch.delivery.guards import RateLimit
 from restore_fetch.errors import ApiError, DeliveryError, HashNotPublishedError, JobTimeoutError
 from restore_fetch.locking import job_lock, names_lock
 from restore_fetch.models import RestoreJob
-from restore_fetch.observer import Observer, tell_of_failed_look
+from restore_fetch.observer import Observer
 from restore_fetch.offer import Offer, check_identity, check_same
 from restore_fetch.proof import Proof
 from restore_fetch.publication import Publisher, Timing
@@ -26,7 +26,7 @@ from restore_fetch.settings import FetchOptions
 from restore_fetch.shelf import Shelf, Whole, hash_file
 from restore_fetch.transfer import Transfer, may_be_whole, recover, salvage
 from restore_fetch.units import show_duration
-from restore_fetch.waiting import Patience
+from restore_fetch.waiting import told_patience
 
 _LOOK_LASTS_SECONDS = 60.0
 
@@ -100,7 +100,7 @@ class RestoreFetcher:
         self._options = options
         self._observer = observer
         self._clock = clock
-        self._random = random
+        self._patience = told_patience(observer, options.poll_seconds, clock=clock, random=random)
         self._cancelled = cancelled
         self._publisher = Publisher(
             service=service.name,
@@ -371,15 +371,6 @@ class RestoreFetcher:
             return proof.wait(self._patience(lambda: "the published hash"), seconds)
 
     # --- time
-
-    def _patience(self, what: Callable[[], str]) -> Patience:
-        return Patience(
-            self._options.poll_seconds,
-            clock=self._clock,
-            random=self._random,
-            on_wait=lambda seconds: self._observer.waiting(what(), seconds),
-            on_failure=lambda error: tell_of_failed_look(self._observer, error),
-        )
 
     @contextlib.contextmanager
     def _timed(self, run: _Run, name: str) -> Iterator[None]:
