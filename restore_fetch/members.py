@@ -55,7 +55,7 @@ class Choice:
         Raises:
             ConfigurationError: There is no such place.
         """
-        ordered = tuple(sorted(job_ids))
+        ordered = tuple(sorted(job_ids, key=_place))
         if self.index is None:
             return ordered
         if self.index >= len(ordered):
@@ -67,6 +67,12 @@ class Choice:
     def leaves_out(self, file_name: str | None) -> bool:
         """Whether a member is not meant; one whose file has no name yet may be."""
         return self.only is not None and file_name is not None and not fnmatchcase(file_name, self.only)
+
+
+def _place(job_id: str) -> tuple[str, int]:
+    """Where a job comes in a batch; the files of one job of Cloud Backup are numbered behind its id."""
+    job, _, number = job_id.partition("-")
+    return job, int(number) if number.isdecimal() else 0
 
 
 def file_name_of(job: RestoreJob) -> str | None:

@@ -73,6 +73,12 @@ def test_an_index_counts_from_0_in_the_order_of_ids() -> None:
     assert found == [(SHARD_0,), (SHARD_1,), (CONFIG,)]
 
 
+def test_the_files_of_one_job_count_in_the_order_of_their_numbers() -> None:
+    files = [f"{SHARD_0}-{number}" for number in range(12)]
+    assert Choice(index=10).of(sorted(files)) == (f"{SHARD_0}-10",)
+    assert Choice().of(sorted(files)) == tuple(files)
+
+
 def test_an_index_beyond_the_batch_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="from 0 to 1, not 2"):
         Choice(index=2).of([SHARD_0, SHARD_1])
