@@ -57,12 +57,6 @@ ERRORS = {
     "unlink": ("EIO",),
 }
 """Which errors each system call may give."""
-CODES_AT: dict[tuple[str, int, str], tuple[int, ...]] = {
-    ("mkdir", 2, "the folder"): (0, STORAGE),  # it is there by now
-    ("unlink", 1, "the lock"): (0,),  # a file that is not locked stops nobody
-    ("close", 1, "the lock"): (0,),
-}
-"""The exit codes that are right for an error at a certain call, where that is not 19."""
 SHORT_WRITES = """
 import os
 real = os.write
@@ -140,6 +134,15 @@ class Point:
     ending: str
     number: int
     call: Call | None = field(default=None, compare=False)
+
+    @property
+    def codes_of_error(self) -> tuple[int, ...]:
+        """The exit codes that are right when the disk refuses this call."""
+        if self.ending == "the lock" and self.name in ("unlink", "close"):
+            return (0,)  # a file that is not locked stops nobody
+        if self.ending == "the folder" and self.name == "mkdir" and self.number > 1:
+            return (0, STORAGE)  # it is there by now
+        return (STORAGE,)
 
     def __str__(self) -> str:
         return f"{self.name} #{self.number} on {self.ending}"

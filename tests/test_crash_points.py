@@ -11,11 +11,9 @@ import pytest
 
 from restore_fetch.sandbox import SCENARIOS
 from tests.crash_support import (
-    CODES_AT,
     KILLED,
     LIMITED,
     SHORT_WRITES,
-    STORAGE,
     Point,
     Workshop,
     attempt_recorded_before_request,
@@ -127,7 +125,7 @@ def test_an_error_of_the_disk_is_told_in_one_line_and_loses_nothing(
     case = workshop.case("normal")
     run = case.inject(point, f"error={error}")
     assert any(call.injected for call in run.calls)
-    assert case.wrong_after_error(run, CODES_AT.get((point.name, point.number, point.ending), (STORAGE,))) == []
+    assert case.wrong_after_error(run, point.codes_of_error) == []
     assert case.finish() == []
 
 
