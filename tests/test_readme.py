@@ -81,7 +81,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-def _bash(place: Path, script: str, variables: dict[str, str]) -> Ran:
+def _bash(place: Path, script: str, variables: dict[str, str], patience: int = PATIENCE_SECONDS) -> Ran:
     path = f"{place.parent / 'bin'}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
@@ -90,7 +90,7 @@ def _bash(place: Path, script: str, variables: dict[str, str]) -> Ran:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=patience,
         check=False,
     )
     return Ran(done.returncode, done.stdout, "")
@@ -247,10 +247,12 @@ def test_the_documented_request_works(walk: Walk, place: Path) -> None:
     assert f'"id": "{sandbox.job_id}"' in re.sub(r'" *: *"', '": "', ran.out)
 
 
+@pytest.mark.timeout(7 * PATIENCE_SECONDS)  # a whole rehearsal is many commands, one after another
 @pytest.mark.parametrize("walk", _walks("alone"))
 def test_commands_that_need_nothing_work(walk: Walk, place: Path) -> None:
     stop = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"  # also when a command fails half-way
-    _assert_shown(walk, _bash(place, f"{stop}{walk.text}wait\n", {"RESTORE_FETCH_MIN_FREE": "0"}))
+    ran = _bash(place, f"{stop}{walk.text}wait\n", {"RESTORE_FETCH_MIN_FREE": "0"}, 6 * PATIENCE_SECONDS)
+    _assert_shown(walk, ran)
 
 
 def _shape(text: str) -> str:
@@ -611,6 +613,15 @@ def test_every_scenario_and_script_that_is_named_exists() -> None:
         assert (re.findall(r"`([^`-]+[^`]*)`", row[4]) or [""])[0] in {"", *SCENARIOS}
     for name in re.findall(r"\bscripts/([\w./-]*\w)", EVERYTHING):
         assert (ROOT / "scripts" / name).exists(), name
+
+
+def test_the_sentence_about_speed_says_what_the_table_says() -> None:
+    rows = table("test: ratios")
+    words = r"takes ([\d.]+) to ([\d.]+) times as\s+long as `curl -o`, by case, and ([\d.]+) to ([\d.]+) times"
+    said = re.search(words, EVERYTHING)
+    assert said, "the sentence is not there"
+    columns = [sorted(float(row[place]) for row in rows) for place in (1, 2)]
+    assert [float(one) for one in said.groups()] == [end for column in columns for end in (column[0], column[-1])]
 
 
 def test_every_test_file_that_is_named_exists() -> None:
