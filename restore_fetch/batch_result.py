@@ -50,7 +50,8 @@ class BatchResult:
                 batch_id=self.batch_id,
                 failures=failures,
                 files=f"{len(self.fetched)} are here",
-                next_step="run the same command again: it does only what is missing",
+                next_step="run the same command again: it does only what is missing; "
+                "where a job can give no archive any more, start a new batch",
             )
         if self.failure is not None:
             raise self.failure

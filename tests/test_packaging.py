@@ -59,7 +59,7 @@ def test_every_library_that_is_imported_is_asked_for() -> None:
 
 def test_the_sdist_holds_what_its_own_tests_need() -> None:
     included = set(_PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
-    assert {"restore_fetch", "tests", "scripts", ".ci", "CHANGELOG.md", "README.md", "LICENSE"} <= included
+    assert {"restore_fetch", "tests", "scripts", ".ci", "docs", "CHANGELOG.md", "README.md", "LICENSE"} <= included
 
 
 @pytest.mark.skipif(not _LONG, reason="needs a package index and half a minute: RESTORE_FETCH_TEST_LONG=1")

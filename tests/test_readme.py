@@ -1,22 +1,25 @@
-"""The README is true: its commands run, its tables are those of the program, its session is a real one."""
+"""The documents are true: their commands run, their tables are the program's, their session is a real one."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
 
+from restore_fetch import files
 from restore_fetch.cli.exit_codes import MEANINGS
 from restore_fetch.cli.main import _COMMANDS as COMMANDS
+from restore_fetch.locking import job_lock
 from restore_fetch.sandbox import SCENARIOS, Sandbox
 from tests.command_support import (
     FAST,
@@ -28,12 +31,27 @@ from tests.command_support import (
     key_file,
     run_here,
 )
+from tests.documents_support import (
+    BLOCKS,
+    DOCUMENTS,
+    EVERYTHING,
+    PAGES,
+    PART,
+    ROOT,
+    RUN,
+    SHOWN,
+    TEXTS,
+    Block,
+    Walk,
+    read,
+    table,
+    walks,
+)
 
-_ROOT = Path(__file__).resolve().parent.parent
-_TEXT = (_ROOT / "README.md").read_text("utf-8")
-_MARKED = re.compile(r"<!-- test: ([a-z -]+) -->\n```(sh|console)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _EXAMPLES = {
     "job": "65f2e07bd1a94c5e8f3b6a10",
+    "batch": "65f2e0a4d1a94c5e8f3b6a2c",
+    "account": "mdb_sa_id_65f1c2f8e4b0d83716a5f0ee",
     "project": "65f1c2a9e4b0d83716a5f0c2",
     "cluster": "65f1c2d0e4b0d83716a5f0d7",
     "public": "abcdefgh",
@@ -45,34 +63,11 @@ _EXAMPLES = {
 _SESSION_JOBS = {"6b0622f15a92118719c78df4": "normal", "6b0622f1ccfdba9bba26d851": "wrong-hash"}
 
 
-@dataclass(frozen=True)
-class Block:
-    """A block of commands, and how the README says that it is tested."""
-
-    kind: str
-    text: str
+def _walks(*kinds: str) -> list[object]:
+    return [pytest.param(walk, id=walk.name) for walk in walks(*kinds)]
 
 
-_BLOCKS = [Block(kind, text) for kind, _, text in _MARKED.findall(_TEXT)]
-
-
-def _of_kind(*kinds: str) -> list[object]:
-    return [
-        pytest.param(block, id=f"{block.kind}-{number}")
-        for number, block in enumerate(_BLOCKS)
-        if block.kind in kinds
-    ]
-
-
-def _table(marker: str) -> list[list[str]]:
-    """The rows of the table after a marker, without its head."""
-    _, found, rest = _TEXT.partition(f"<!-- {marker} -->\n")
-    assert found, marker
-    lines = rest.split("\n\n", 1)[0].splitlines()
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
-
-
-# --- its commands ----------------------------------------------------------------------------------------
+# --- their commands ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -86,25 +81,27 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-def _bash(place: Path, script: str, variables: dict[str, str]) -> Ran:
+def _bash(place: Path, script: str, variables: dict[str, str], patience: int = PATIENCE_SECONDS) -> Ran:
     path = f"{place.parent / 'bin'}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=place,
-        env={"PATH": path, "HOME": str(place), "LC_ALL": "C.UTF-8", "PYTHONPATH": str(_ROOT), **variables},
+        env={"PATH": path, "HOME": str(place), "LC_ALL": "C.UTF-8", "PYTHONPATH": str(ROOT), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=patience,
         check=False,
     )
     return Ran(done.returncode, done.stdout, "")
 
 
 def _for(sandbox: Sandbox, text: str) -> str:
-    """The README's examples, with the sandbox's values in place of the made-up ones."""
+    """The documents' examples, with the sandbox's values in place of the made-up ones."""
     values = {
         "job": sandbox.job_id,
+        "batch": sandbox.batch_id,
+        "account": sandbox.client_id,
         "project": sandbox.project_id,
         "cluster": sandbox.cluster_id,
         "public": sandbox.public_key,
@@ -118,32 +115,89 @@ def _for(sandbox: Sandbox, text: str) -> str:
     return text
 
 
-def test_every_block_of_commands_says_how_it_is_tested() -> None:
-    assert len(re.findall(r"^```(?:sh|console|bash)$", _TEXT, re.MULTILINE)) == len(_BLOCKS)
-    kinds = {"clone", "service", "archive", "ops-manager", "alone", "curl", "session"}
-    assert {block.kind for block in _BLOCKS} == kinds
+def _assert_shown(walk: Walk, ran: Ran) -> None:
+    """It succeeded, and each block showed what the document says that it shows, in that order."""
+    assert ran.code == 0, ran.out
+    parts = ran.out.split(f"\n{PART}\n")
+    assert len(parts) == len(walk.blocks)
+    for block, part in zip(walk.blocks, parts, strict=True):
+        rest = part
+        for words in block.shows:
+            _, found, rest = rest.partition(words)
+            assert found, f"{words!r} is not shown, or not in its place, by\n{block.text}\nin\n{part}"
 
 
-@pytest.mark.parametrize("block", _of_kind("clone"))
-def test_commands_for_a_clone_name_scripts_that_are_there(block: Block) -> None:
-    assert subprocess.run(["bash", "-n", "-c", block.text], check=False).returncode == 0
-    for name in re.findall(r"\bscripts/\w+", block.text):
-        assert os.access(_ROOT / name, os.X_OK), name
+_KINDS = {
+    "README.md": {"clone", "install", "service", "account", "archive", "ops-manager", "session"},
+    "docs/runbook.md": {"service", "archive", "archive without receipt", "alone", "curl"},
+    "docs/reference.md": {"alone"},
+}
 
 
-@pytest.mark.parametrize("block", _of_kind("service"))
-def test_commands_for_a_service_work(block: Block, place: Path) -> None:
+def test_every_document_is_one_that_is_held_to_the_program() -> None:
+    assert set(DOCUMENTS) == set(_KINDS)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_block_of_commands_says_how_it_is_tested(name: str) -> None:
+    blocks = PAGES[name].blocks
+    assert TEXTS[name].count("```") == 2 * len(blocks)
+    for block in blocks:
+        if block.language in RUN:
+            assert block.kind, f"no test runs this block:\n{block.text}"
+            assert (block.kind == "session") == (block.language == "console")
+        else:
+            assert block.language in SHOWN, f"{block.language!r} is no language of a block:\n{block.text}"
+            assert "restore-fetch" not in block.text, f"a command of this program that no test runs:\n{block.text}"
+    assert {block.kind for block in blocks if block.kind} == _KINDS[name]
+
+
+def test_a_block_without_a_mark_is_found() -> None:
+    page = read("x", "## S\n\n<!-- test: alone -->\n```sh\ntrue\n```\n\n```sh\nfalse\n```\n")
+    assert [block.kind for block in page.blocks] == ["alone", ""]
+
+
+def test_indented_blocks_are_not_used_for_commands() -> None:
+    for page in PAGES.values():
+        assert not [line for line in page.prose if re.match(r"(?: {4}|\t)\s*(?:\$ )?restore-fetch", line)]
+
+
+@pytest.mark.parametrize("walk", _walks("clone", "install"))
+def test_commands_for_a_clone_name_scripts_that_are_there(walk: Walk) -> None:
+    assert subprocess.run(["bash", "-n", "-c", walk.text], check=False).returncode == 0
+    for name in re.findall(r"\bscripts/[\w-]+", walk.text):
+        assert os.access(ROOT / name, os.X_OK), name
+
+
+@pytest.mark.parametrize("walk", _walks("service"))
+def test_commands_for_a_service_work(walk: Walk, place: Path) -> None:
     with Sandbox(size_bytes=64 * 1024, polls=0) as sandbox:
-        ran = _bash(place, _for(sandbox, block.text), connection_variables(sandbox))
-        assert ran.code == 0, ran.out
+        key_file(sandbox, place)
+        ran = _bash(place, _for(sandbox, walk.text), connection_variables(sandbox))
+        _assert_shown(walk, ran)
         assert_no_secret(sandbox, ran.out)
 
 
+@pytest.mark.parametrize("walk", _walks("account"))
+def test_commands_for_a_service_account_work(walk: Walk, place: Path) -> None:
+    with Sandbox(size_bytes=64 * 1024, polls=0, service="atlas-v2") as sandbox:
+        (place / "client.secret").write_text(sandbox.client_secret + "\n")
+        variables = connection_variables(sandbox)
+        for name in ("MONGODB_ATLAS_PUBLIC_API_KEY", "MONGODB_ATLAS_PRIVATE_API_KEY", "RESTORE_FETCH_SERVICE"):
+            del variables[name]
+        ran = _bash(place, _for(sandbox, walk.text), variables)
+        _assert_shown(walk, ran)
+        assert_no_secret(sandbox, ran.out)
+        assert not [one for one in sandbox.requests if "Digest" in str(one.headers)], "a key was used all the same"
+
+
 def test_the_first_commands_for_a_job_of_ones_own_are_complete(place: Path) -> None:
-    first = next(block for block in _BLOCKS if block.kind == "service")
-    assert first.text.count("\n") == 4
+    first = next(block for block in BLOCKS if block.kind == "service")
+    assert first.document == "README.md"
+    assert first.text.count("\n") == 3
     (place / ".venv").symlink_to(place.parent)
     with Sandbox(size_bytes=64 * 1024, polls=0) as sandbox:
+        key_file(sandbox, place)
         needed = {
             "RESTORE_FETCH_BASE_URL": sandbox.base_url,
             "RESTORE_FETCH_MIN_FREE": "0",
@@ -154,51 +208,51 @@ def test_the_first_commands_for_a_job_of_ones_own_are_complete(place: Path) -> N
         assert (place / "backups" / sandbox.file_name(sandbox.job_id)).is_file()
 
 
-@pytest.mark.parametrize("block", _of_kind("archive"))
-def test_commands_for_an_archive_that_is_here_work(block: Block, place: Path) -> None:
+@pytest.mark.parametrize("walk", _walks("archive", "archive without receipt"))
+def test_commands_for_an_archive_that_is_here_work(walk: Walk, place: Path) -> None:
     with Sandbox(size_bytes=64 * 1024, polls=0) as sandbox:
-        prepare = f"restore-fetch fetch {sandbox.job_id} --out-dir backups\n"
-        prepare += f"restore-fetch status {sandbox.job_id} --json > job.json\n"
-        ran = _bash(place, prepare + _for(sandbox, block.text), connection_variables(sandbox))
-    assert ran.code == 0, ran.out
+        prepare = f"(restore-fetch fetch {sandbox.job_id} --out-dir backups\n"
+        prepare += f"restore-fetch status {sandbox.job_id} --json > job.json) > /dev/null 2>&1\n"
+        if walk.blocks[0].kind == "archive without receipt":
+            prepare += "rm backups/*.receipt.json backups/*.sha1\n"
+        ran = _bash(place, prepare + _for(sandbox, walk.text), connection_variables(sandbox))
+    _assert_shown(walk, ran)
     assert "is verified" in ran.out
 
 
-@pytest.mark.parametrize("block", _of_kind("ops-manager"))
-def test_commands_for_an_ops_manager_work(block: Block, place: Path) -> None:
+@pytest.mark.parametrize("walk", _walks("ops-manager"))
+def test_commands_for_an_ops_manager_work(walk: Walk, place: Path) -> None:
     pytest.importorskip("trustme")
     with Sandbox(size_bytes=64 * 1024, polls=0, tls=True) as sandbox:
         assert sandbox.ca_file is not None
         shutil.copy(sandbox.ca_file, place / "ca.pem")
         keys = ("MONGODB_ATLAS_PUBLIC_API_KEY", "MONGODB_ATLAS_PRIVATE_API_KEY", "RESTORE_FETCH_MIN_FREE")
         variables = {name: value for name, value in connection_variables(sandbox).items() if name in keys}
-        ran = _bash(place, _for(sandbox, block.text), variables)
-    assert ran.code == 0, ran.out
+        ran = _bash(place, _for(sandbox, walk.text), variables)
+    _assert_shown(walk, ran)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("block", _of_kind("curl"))
-def test_the_documented_request_works(block: Block, place: Path) -> None:
+@pytest.mark.parametrize("walk", _walks("curl"))
+def test_the_documented_request_works(walk: Walk, place: Path) -> None:
     with Sandbox(size_bytes=16 * 1024, polls=0) as sandbox:
         variables = connection_variables(sandbox) | {
             "RESTORE_FETCH_PROJECT_ID": sandbox.project_id,
             "RESTORE_FETCH_PUBLIC_KEY": sandbox.public_key,
             "NO_PROXY": "*",
         }
-        ran = _bash(place, _for(sandbox, block.text), variables)
-    assert ran.code == 0, ran.out
+        ran = _bash(place, _for(sandbox, walk.text), variables)
+    _assert_shown(walk, ran)
     assert "200 OK" in ran.out
     assert f'"id": "{sandbox.job_id}"' in re.sub(r'" *: *"', '": "', ran.out)
 
 
-@pytest.mark.parametrize("block", _of_kind("alone"))
-def test_commands_that_need_nothing_work(block: Block, place: Path) -> None:
+@pytest.mark.timeout(7 * PATIENCE_SECONDS)  # a whole rehearsal is many commands, one after another
+@pytest.mark.parametrize("walk", _walks("alone"))
+def test_commands_that_need_nothing_work(walk: Walk, place: Path) -> None:
     stop = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"  # also when a command fails half-way
-    ran = _bash(place, f"{stop}{block.text}wait\n", {"RESTORE_FETCH_MIN_FREE": "0"})
-    assert ran.code == 0, ran.out
-    if "practice" in block.text:
-        assert "exit code 13" in ran.out
-        assert len(list((place / "practice").glob("*.tar.gz"))) == 1
+    ran = _bash(place, f"{stop}{walk.text}wait\n", {"RESTORE_FETCH_MIN_FREE": "0"}, 6 * PATIENCE_SECONDS)
+    _assert_shown(walk, ran)
 
 
 def _shape(text: str) -> str:
@@ -215,7 +269,7 @@ def _shape(text: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("block", _of_kind("session"))
+@pytest.mark.parametrize("block", [block for walk in walks("session") for block in walk.blocks])
 def test_the_session_shown_is_what_happens(block: Block, place: Path) -> None:
     with Sandbox(size_bytes=64 * 1024, polls=1) as sandbox:
         variables = connection_variables(sandbox)
@@ -227,12 +281,12 @@ def test_the_session_shown_is_what_happens(block: Block, place: Path) -> None:
             assert _shape(ran.out) == _shape(expected), command
 
 
-# --- its tables ------------------------------------------------------------------------------------------
+# --- their tables ------------------------------------------------------------------------------------------
 
 
 def _option_tables() -> list[tuple[list[str], list[list[str]]]]:
-    markers = re.findall(r"<!-- (options: [a-z ]+) -->", _TEXT)
-    return [(marker.split()[1:], _table(marker)) for marker in markers]
+    markers = re.findall(r"<!-- (options: [a-z ]+) -->", EVERYTHING)
+    return [(marker.split()[1:], table(marker)) for marker in markers]
 
 
 def _flags(cell: str) -> list[str]:
@@ -268,29 +322,119 @@ def test_the_defaults_in_the_tables_are_those_of_the_program() -> None:
 
 
 def test_the_command_table_has_every_command() -> None:
-    described = re.findall(r"^\| `restore-fetch ([a-z]+)[^`]*` \|", _TEXT, re.MULTILINE)
+    described = re.findall(r"^\| `restore-fetch ([a-z]+)[^`]*` \|", EVERYTHING, re.MULTILINE)
     assert sorted(set(described)) == sorted(COMMANDS)
 
 
 def test_the_exit_code_table_is_that_of_the_program() -> None:
-    rows = {int(code): (meaning, again) for code, meaning, again in _table("test: exit codes")}
+    rows = {int(code): (meaning, again, action) for code, meaning, again, action in table("test: exit codes")}
     assert set(rows) == set(MEANINGS)
     for code, meaning in MEANINGS.items():
         assert (rows[code][1] == "yes") is ("retry later" in meaning), code
         words = re.sub(r"[^a-z]+", " ", meaning.partition(";")[0].partition(":")[0].lower()).strip()
         assert words in re.sub(r"[^a-z]+", " ", rows[code][0].lower()), code
+        assert rows[code][2], "every code asks something of somebody"
 
 
-_ELSEWHERE = {
-    "is missing": ("status", "{job}", "--project-id", "{project}"),
-    "refuses the key (401": ("fetch", "{job}", "{flags}", "--public-key", "somebody"),
-    "does not know it (404": ("fetch", "{job}", "{flags}", "--cluster", "NoSuchCluster"),
-    "cannot be reached": ("fetch", "{job}", "{flags}", "--base-url", "http://127.0.0.1:1", "--wait", "0"),
+def test_the_short_table_of_exit_codes_says_the_same() -> None:
+    by_code = {int(code): words for codes, words in table("test: exit codes in short") for code in _digits(codes)}
+    assert set(by_code) == set(MEANINGS)
+    again = {code for code, words in by_code.items() if words == "run the same command again later"}
+    assert again == {code for code, meaning in MEANINGS.items() if "retry later" in meaning}
+    new_job = {code for code, words in by_code.items() if words.startswith("start a new restore job")}
+    rows = {int(code): again for code, _, again, _ in table("test: exit codes")}
+    assert new_job == {code for code, words in rows.items() if words == "no: start a new job"}
+
+
+def _digits(cell: str) -> list[str]:
+    return re.findall(r"\d+", cell)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a row that no scenario plays is played with."""
+
+    sandbox: Sandbox
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch
+
+    @property
+    def flags(self) -> list[str]:
+        return connection_flags(self.sandbox, self.folder)
+
+    @property
+    def out_dir(self) -> Path:
+        return self.folder / "here"
+
+    def fetch(self, *more: object) -> Ran:
+        arguments = ("fetch", self.sandbox.job_id, *self.flags, *FAST, "--out-dir", self.out_dir, *more)
+        return run_here(self.capsys, *arguments)
+
+    def archive(self) -> Path:
+        """An archive that is here, verified."""
+        assert self.fetch().code == 0
+        return self.out_dir / self.sandbox.file_name(self.sandbox.job_id)
+
+
+def _changed(stage: Stage) -> Ran:
+    archive = stage.archive()
+    archive.write_bytes(archive.read_bytes()[:-1] + b"x")
+    return stage.fetch()
+
+
+def _alone(stage: Stage) -> Ran:
+    archive = stage.archive()
+    for path in archive.parent.glob("*.tar.gz.*"):
+        path.unlink()
+    return run_here(stage.capsys, "verify", archive)
+
+
+def _no_room(stage: Stage) -> Ran:
+    stage.monkeypatch.setattr(files, "free_bytes", lambda _: 1 << 20)
+    return stage.fetch("--min-free", 1 << 20)
+
+
+def _foreign(stage: Stage) -> Ran:
+    stage.out_dir.mkdir()
+    (stage.out_dir / stage.sandbox.file_name(stage.sandbox.job_id)).write_text("something else")
+    return stage.fetch()
+
+
+def _no_folder(stage: Stage) -> Ran:
+    stage.out_dir.write_text("a file")
+    return stage.fetch()
+
+
+def _locked(stage: Stage) -> Ran:
+    stage.out_dir.mkdir()
+    with job_lock(stage.out_dir, stage.sandbox.job_id, 0):
+        return stage.fetch()
+
+
+_ELSEWHERE: dict[str, Callable[[Stage], Ran]] = {
+    "is missing": lambda stage: run_here(
+        stage.capsys, "status", stage.sandbox.job_id, "--project-id", stage.sandbox.project_id
+    ),
+    "refuses the key (401": lambda stage: stage.fetch("--public-key", "somebody"),
+    "does not know it (404": lambda stage: stage.fetch("--cluster", "NoSuchCluster"),
+    "cannot be reached": lambda stage: stage.fetch("--base-url", "http://127.0.0.1:1", "--wait", "0"),
+    "was changed after it was verified": _changed,
+    "there is no receipt and no .sha1": _alone,
+    "not enough space": _no_room,
+    "is free in": lambda stage: stage.fetch("--min-free", "900TiB"),
+    "is in the way": _foreign,
+    "cannot create": _no_folder,
+    "another run works on": _locked,
 }
-_HURRY = (
-    *("--retries", "1", "--hash-wait", "0.05s", "--stall-timeout", "0.3s", "--wait", "0.3s"),
-    *("--min-rate", "1GiB"),
-)
+_HURRY = ("--retries", "1", "--hash-wait", "0.05s")
+_IMPATIENCE = {
+    "never-ready": ("--wait", "0.3s"),
+    "stall-always": ("--stall-timeout", "0.3s", "--min-rate", "1GiB"),
+}
+"""What only a scenario of waiting is hurried by: on a busy machine, others would be given up for it, too."""
+
+_PUT_THERE = {"was changed after it was verified", "there is no receipt and no .sha1", "is in the way"}
 
 
 @pytest.fixture(scope="module")
@@ -299,30 +443,37 @@ def shared() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row[0].strip("`")) for row in _table("test: runbook")])
+@pytest.mark.parametrize("row", [pytest.param(row, id=row[0].strip("`")) for row in table("test: runbook")])
 def test_each_row_of_the_runbook_is_what_is_seen(
-    row: list[str], shared: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    row: list[str],
+    shared: Sandbox,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen, code, scenario = row[0].strip("`"), int(row[1]), row[4].strip("`")
-    flags = connection_flags(shared, tmp_path)
-    out_dir = tmp_path / "here"
+    seen, code = row[0].strip("`"), int(row[1])
+    scenario, *options = re.findall(r"`([^`]+)`", row[4]) or [""]
+    stage = Stage(shared, tmp_path, capsys, monkeypatch)
     if scenario:
-        ran = run_here(capsys, "fetch", shared.job_for(scenario), *flags, *FAST, *_HURRY, "--out-dir", out_dir)
+        job = shared.job_for(scenario)
+        hurry = (*FAST, *_HURRY, *_IMPATIENCE.get(scenario, ()), *options)
+        ran = run_here(capsys, "fetch", job, *stage.flags, *hurry, "--out-dir", stage.out_dir)
     else:
-        values = {"{job}": shared.job_id, "{project}": shared.project_id}
-        arguments = [
-            part for word in _ELSEWHERE[seen] for part in (flags if word == "{flags}" else [values.get(word, word)])
-        ]
-        ran = run_here(capsys, *arguments)
+        ran = _ELSEWHERE[seen](stage)
     assert ran.code == code, ran.err
     assert seen in ran.last
-    assert not list(out_dir.glob("*.tar.gz"))
-    described = {name.strip("`").replace("NAME", "") for name, _ in _table("test: files")}
-    for path in out_dir.glob("*"):
+    assert bool(list(stage.out_dir.glob("*.tar.gz"))) is (seen in _PUT_THERE)
+    described = {name.strip("`").replace("NAME", "") for name, _ in table("test: files")}
+    for path in stage.out_dir.glob("*"):
         assert path.name.partition(".tar.gz")[2] in described
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row[0].strip("`")) for row in _table("test: warnings")])
+def test_every_exit_code_of_a_failure_has_a_row_in_the_runbook() -> None:
+    told = {int(row[1]) for row in table("test: runbook")}
+    assert told == set(MEANINGS) - {0, 1, 130, 143}
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row[0].strip("`")) for row in table("test: warnings")])
 def test_each_warning_of_the_runbook_is_seen_in_a_run_that_succeeds(
     row: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,7 +491,7 @@ def test_each_warning_of_the_runbook_is_seen_in_a_run_that_succeeds(
 def test_every_kind_of_file_in_the_table_is_one_that_a_run_leaves(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    described = {name.strip("`").replace("NAME", "") for name, _ in _table("test: files")}
+    described = {name.strip("`").replace("NAME", "") for name, _ in table("test: files")}
     left = set()
     with Sandbox(size_bytes=64 * 1024, polls=0) as sandbox:
         flags = connection_flags(sandbox, tmp_path)
@@ -354,7 +505,7 @@ def test_every_kind_of_file_in_the_table_is_one_that_a_run_leaves(
     assert left == {name for name in described if not name.startswith((".restore-fetch-", "batch-"))}
 
 
-def test_every_source_of_the_private_key_works_in_the_order_of_the_table(
+def test_every_source_of_the_private_key_works_in_the_order_of_thetable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Sandbox(size_bytes=16 * 1024, polls=0) as sandbox:
@@ -387,56 +538,98 @@ def test_every_source_of_the_private_key_works_in_the_order_of_the_table(
         assert code("--private-key-file", file, "--private-key-command", "true") == 2
 
 
+def test_the_table_of_the_receipt_has_every_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    described = {name for fields, *_ in table("test: receipt") for name in re.findall(r"`(\w+)`", fields)}
+    found: set[str] = set()
+    for service in ("atlas", "atlas-cloud"):
+        with Sandbox(size_bytes=16 * 1024, polls=0, service=service) as sandbox:
+            flags = (*connection_flags(sandbox, tmp_path), *FAST, "--service", service)
+            ran = run_here(capsys, "fetch", sandbox.job_id, *flags, "--out-dir", tmp_path / service, "--json")
+        assert ran.code == 0, ran.err
+        found |= set(json.loads(ran.out))
+    assert described == found
+
+
 def test_every_variable_that_is_named_is_one_that_is_read() -> None:
-    source = "\n".join(path.read_text("utf-8") for path in (_ROOT / "restore_fetch").rglob("*.py"))
+    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "restore_fetch").rglob("*.py"))
     options = {
         one.envvar
         for name in COMMANDS
         for one in importlib.import_module(f"restore_fetch.cli.{name}").command.params
         if one.envvar
     }
-    for name in set(re.findall(r"\bRESTORE_FETCH_[A-Z_]*[A-Z]\b", _TEXT)):
+    for name in set(re.findall(r"\bRESTORE_FETCH_[A-Z_]*[A-Z]\b", EVERYTHING)):
         told_to_commands = name.startswith("RESTORE_FETCH_RESULT_") and f'"{name[21:]}":' in source
         assert name in options or told_to_commands, name
-    for prefix, name in re.findall(r"\b(MONGODB_ATLAS_|MCLI_)([A-Z_]*[A-Z]{2,})\b", _TEXT):
+    for prefix, name in re.findall(r"\b(MONGODB_ATLAS_|MCLI_)([A-Z_]*[A-Z]{2,})\b", EVERYTHING):
         assert f'"{name}"' in source or f'"{prefix}{name}"' in source, prefix + name
     for name in ("SSL_CERT_FILE", "CREDENTIALS_DIRECTORY"):
-        assert name in _TEXT
+        assert name in EVERYTHING
         assert name in source
 
 
-# --- its words -------------------------------------------------------------------------------------------
+# --- their words -------------------------------------------------------------------------------------------
 
 
-def test_every_link_inside_leads_somewhere() -> None:
-    headings = re.findall(r"^#+ (.*)$", _TEXT, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    links = re.findall(r"\]\(#([^)]*)\)", _TEXT)
-    assert links
-    assert set(links) <= anchors
-    for path in re.findall(r"\]\((?!#|https?:)([^)]*)\)", _TEXT):
-        assert (_ROOT / path).exists(), path
+def _links(name: str) -> list[str]:
+    """Where the links of a document lead; what stands in blocks is no link."""
+    return re.findall(r"\]\(([^)\s]*)\)", "\n".join(PAGES[name].prose))
 
 
-def test_the_table_of_contents_has_every_section() -> None:
-    sections = re.findall(r"^## (.*)$", _TEXT, re.MULTILINE)
-    listed = re.findall(r"^- \[(.*?)\]\(#", _TEXT, re.MULTILINE)
-    assert listed == [one for one in sections if one != "Licence"]
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    inside = [link for link in _links(name) if not link.startswith(("http://", "https://"))]
+    assert inside
+    for link in inside:
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+        assert target.is_relative_to(ROOT)
+        assert target.exists(), link
+        if anchor:
+            assert anchor in PAGES[target.relative_to(ROOT).as_posix()].anchors, link
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_no_two_headings_of_a_document_have_the_same_anchor(name: str) -> None:
+    anchors = PAGES[name].anchors
+    assert len(anchors) == len(set(anchors))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_table_of_contents_has_every_section(name: str) -> None:
+    sections = [words for level, words in PAGES[name].headings if level == 2]
+    listed = re.findall(r"^- \[(.*?)\]\(#", TEXTS[name], re.MULTILINE)
+    assert listed == [re.sub("`", "", one) for one in sections if one != "Licence"]
+
+
+def test_from_the_readme_it_is_one_click_to_what_to_do_now() -> None:
+    wanted = "docs/runbook.md#something-failed-what-now"
+    assert _links("README.md").count(wanted) >= 2, "at the top, and where it is looked for"
+    assert wanted in TEXTS["README.md"].partition("\n## ")[0], "before the first section"
 
 
 def test_every_scenario_and_script_that_is_named_exists() -> None:
-    for row in _table("test: runbook"):
-        assert row[4].strip("`") in {"", *SCENARIOS}
-    for name in re.findall(r"\bscripts/([\w./-]*\w)", _TEXT):
-        assert (_ROOT / "scripts" / name).exists(), name
+    for row in table("test: runbook"):
+        assert (re.findall(r"`([^`-]+[^`]*)`", row[4]) or [""])[0] in {"", *SCENARIOS}
+    for name in re.findall(r"\bscripts/([\w./-]*\w)", EVERYTHING):
+        assert (ROOT / "scripts" / name).exists(), name
+
+
+def test_the_sentence_about_speed_says_what_the_table_says() -> None:
+    rows = table("test: ratios")
+    words = r"takes ([\d.]+) to ([\d.]+) times as\s+long as `curl -o`, by case, and ([\d.]+) to ([\d.]+) times"
+    said = re.search(words, EVERYTHING)
+    assert said, "the sentence is not there"
+    columns = [sorted(float(row[place]) for row in rows) for place in (1, 2)]
+    assert [float(one) for one in said.groups()] == [end for column in columns for end in (column[0], column[-1])]
 
 
 def test_every_test_file_that_is_named_exists() -> None:
-    for name in re.findall(r"\btests/[\w*]+\.py", _TEXT):
-        assert list(_ROOT.glob(name)), name
+    for name in re.findall(r"\btests/[\w*]+\.py", EVERYTHING):
+        assert list(ROOT.glob(name)), name
 
 
 def test_the_changelog_has_this_version() -> None:
     from restore_fetch import __version__
 
-    assert f"## [{__version__}]" in (_ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")

@@ -21,6 +21,7 @@ from pytest_httpserver import HTTPServer
 from restore_fetch.cli import unattended
 from restore_fetch.sandbox import Sandbox
 from tests.command_support import FAST, PATIENCE_SECONDS, Ran, assert_no_secret, connection_flags, run_here
+from tests.documents_support import table
 from tests.run_support import names_in, run, start
 from tests.unattended_support import ROOT, UUID, Monitor, metrics_in, monitor_on, program_in
 
@@ -423,11 +424,11 @@ def test_nobody_is_told_of_a_look_at_the_help(monitor: Monitor, capsys: pytest.C
     assert monitor.pings == []
 
 
-def test_the_readme_tells_which_metrics_a_failure_leaves(
+def test_the_reference_tells_which_metrics_a_failure_leaves(
     sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, _, rest = (ROOT / "README.md").read_text("utf-8").partition("<!-- test: metrics -->\n")
-    told = dict(re.findall(r"^\| `(\w+)` \| (stays|is written)", rest.partition("\n\n")[0], re.MULTILINE))
+    rows = [(name.strip("`"), re.match(r"stays|is written", what)) for name, what in table("test: metrics")]
+    told = {name: what[0] if what else "" for name, what in rows}
     flags = (*connection_flags(sandbox, tmp_path), "--out-dir", tmp_path / "out", *FAST)
     metrics = tmp_path / "x.prom"
     found = []
