@@ -12,7 +12,7 @@ from restore_fetch.delivery.body import Body, body_of
 from restore_fetch.delivery.http1 import DeliveryClient, Response, Source
 from restore_fetch.delivery.journal import JournalFile
 from restore_fetch.delivery.part import PartFile, boot_id
-from restore_fetch.delivery.pipeline import TICK_SECONDS, Bounds, Pipeline
+from restore_fetch.delivery.pipeline import TICK_SECONDS, TOO_LARGE_NEXT_STEP, Bounds, Pipeline
 from restore_fetch.errors import (
     ConfigurationError,
     DownloadError,
@@ -163,7 +163,7 @@ class Downloader:
                 raise DownloadRefusedError(
                     f"the archive has {total} bytes, more than the {self._bounds.max_bytes} allowed",
                     outcome="too large",
-                    next_step="raise --max-size if that is expected",
+                    next_step=TOO_LARGE_NEXT_STEP,
                 )
             part.reserve(total)
         return body
