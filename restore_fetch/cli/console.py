@@ -46,13 +46,16 @@ class Console:
     receipt: Path | None = None
     _hide: Callable[[], None] | None = None
 
-    def note(self, event: str, message: str, *, level: str = "info", **fields: Any) -> None:
+    def note(
+        self, event: str, message: str, *, level: str = "info", even_quiet: bool = False, **fields: Any
+    ) -> None:
         """Write a log line, if it matters enough.
 
         Args:
             event: A short, stable name for machines.
             message: A sentence for people.
             level: `debug`, `info`, `warning` or `error`.
+            even_quiet: Whether it is told although only errors are asked for.
             fields: Further elements for machines.
         """
         least = "debug" if self.verbose else "info"
@@ -62,7 +65,7 @@ class Console:
         prefix = f"{level}: " if level in ("warning", "error") else ""
         text = prefix + message
         self.last_lines = [*self.last_lines, text][-_KEPT_LINES:]
-        if self.quiet and level != "error":
+        if self.quiet and level != "error" and not even_quiet:
             return
         now = datetime.now(UTC)
         if self.json_logs:
