@@ -14,6 +14,7 @@ from restore_fetch.delivery.structure import ArchiveInspector, Inspection
 from restore_fetch.errors import HashMismatchError, StorageError
 from restore_fetch.hashes import Digest, hash_stream
 from restore_fetch.records import Attempt, DeliveryRecord, JobRecord, Journal, Receipt, Rejection
+from restore_fetch.rules import TELL_SKEW_OVER
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Shelf:
     def published(self, name: str | None = None) -> tuple[Path, Receipt] | None:
         """The archive of the job that is here with its receipt, the verified one first; None when there is none.
 
-        The archive is not read again, unless it was touched after its receipt was written.
+        The archive is not read again, unless it was touched after its receipt was written, or the receipt itself
+        was touched or copied, so that its times say nothing.
 
         Args:
             name: What the archive is called, when that is known: the folder is not searched then.
@@ -87,7 +89,8 @@ class Shelf:
             state = files.require_regular(path)
             if state is None:
                 continue
-            touched = touched_since(state, files.require_regular(receipts.receipt_path(path)))
+            beside = files.require_regular(receipts.receipt_path(path))
+            touched = touched_since(state, beside) or _is_younger(beside, receipt.finished)
             if state.st_size != receipt.bytes or (touched and hash_file(path).digest != receipt.digest):
                 raise HashMismatchError(
                     f"{path} is not what its receipt says: it was changed after it was verified",
@@ -209,6 +212,11 @@ def touched_since(archive: os.stat_result, receipt: os.stat_result | None) -> bo
     if receipt is None:
         return True
     return archive.st_mtime_ns > receipt.st_mtime_ns or archive.st_ctime_ns > receipt.st_ctime_ns
+
+
+def _is_younger(receipt: os.stat_result | None, finished: datetime) -> bool:
+    """Whether a receipt is younger than it says by more than clocks are apart: then its times prove nothing."""
+    return receipt is not None and receipt.st_mtime - finished.timestamp() > TELL_SKEW_OVER.total_seconds()
 
 
 def in_the_way(path: Path) -> StorageError:

@@ -629,7 +629,7 @@ def test_a_delivery_by_plain_http_from_a_public_host_is_refused(host: str, fetch
     assert nothing_published(outcome)
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/a.tar.gz", "file:///etc/passwd", "https://[half/a", "a.tar.gz"])
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/a.tar.gz", "file:///etc/passwd", "a.tar.gz"])
 def test_a_url_that_is_refused_would_be_refused_again(url: str, fetch: Callable[..., Outcome]) -> None:
     with Stage(delivery={"url": url}) as stage:
         outcome = fetch(stage)
