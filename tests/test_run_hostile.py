@@ -34,7 +34,17 @@ from tests.faults_support import (
     verified,
 )
 from tests.run_support import Outcome, run
-from tests.wire_support import Peer, Script, chunked, head, says, with_length
+from tests.wire_support import (
+    Peer,
+    Script,
+    WireServer,
+    authority,
+    chunked,
+    head,
+    says,
+    server_tls,
+    with_length,
+)
 
 CHUNKED = {"Transfer-Encoding": "chunked"}
 NO_RETRY = ("--retries", "0")
@@ -158,6 +168,41 @@ def test_a_416_that_calls_half_of_it_whole_is_caught(fetch: Callable[..., Outcom
     assert nothing_published(outcome)
 
 
+# --- the delivery: elsewhere ---------------------------------------------------------------------------------
+
+
+def redirects(location: str) -> Script:
+    return says(with_length(b"", "302 Found", {"Location": location}))
+
+
+def test_https_is_not_left_by_a_way_round(tmp_path: Path, fetch: Callable[..., Outcome]) -> None:
+    """From http to https is a way up; the way down again is refused, even to this machine."""
+    with WireServer(says(with_length(OTHER))) as plain_one:
+        with WireServer(redirects(plain_one.url()), tls=server_tls()) as secure, Stage() as stage:
+            stage.delivery._scripts = (redirects(secure.url()),)
+            stage.ca_file = tmp_path / "ca.pem"
+            authority().cert_pem.write_to_path(str(stage.ca_file))
+            outcome = fetch(stage)
+
+        assert (outcome.code, len(secure.heads), len(plain_one.heads)) == (16, 1, 0)
+    assert "from https to http" in outcome.last_line
+    assert nothing_published(outcome)
+
+
+@pytest.mark.parametrize(
+    "target", ["http://169.254.169.254/latest/meta-data/", "http://[fe80::1]/", "http://8.8.8.8/"]
+)
+def test_a_redirect_in_the_clear_to_where_a_url_may_not_lead_is_refused(
+    target: str, fetch: Callable[..., Outcome]
+) -> None:
+    with Stage(redirects(target)) as stage:
+        outcome = fetch(stage)
+
+    assert (outcome.code, stage.gets) == (16, 1)
+    assert "not a loopback or private address" in outcome.last_line
+    assert nothing_published(outcome)
+
+
 # --- the API -------------------------------------------------------------------------------------------------
 
 
@@ -276,6 +321,15 @@ def test_hashes_that_are_not_the_one_of_our_file_prove_nothing(kind: str, fetch:
 
     assert outcome.code in (12, 17, 18)
     assert nothing_published(outcome)
+
+
+@pytest.mark.parametrize("element", ["statusName", "masterKeyUUID"])
+def test_a_word_of_a_megabyte_is_not_told_in_full(element: str, fetch: Callable[..., Outcome]) -> None:
+    with Stage(changes={element: "x" * 900_000, "encryptionEnabled": True}) as stage:
+        outcome = fetch(stage, "--wait", "0.1s")
+
+    assert outcome.code in (0, 14)
+    assert len(outcome.stderr) < 100_000
 
 
 def test_a_job_that_is_finished_and_delivers_nothing_is_waited_for_no_longer_than_allowed(

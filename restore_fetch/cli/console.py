@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _KEPT_LINES = 50
+_LONGEST_LINE = 20_000
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Console:
         least = "debug" if self.verbose else "info"
         if _LEVELS[level] < _LEVELS[least]:
             return
-        message = plain(scrub(message))
+        message = _short(plain(scrub(message)))
         prefix = f"{level}: " if level in ("warning", "error") else ""
         text = prefix + message
         self.last_lines = [*self.last_lines, text][-_KEPT_LINES:]
@@ -136,6 +137,11 @@ class Console:
                 sys.stderr.flush()
         except OSError:
             _give_up(sys.stderr)  # nobody listens: the work goes on, its files and its exit code still tell
+
+
+def _short(text: str) -> str:
+    """A line that a hostile service cannot make so long that a log drowns in it."""
+    return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}… ({len(text)} characters)"
 
 
 def _give_up(stream: TextIO) -> None:

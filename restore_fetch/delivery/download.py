@@ -30,6 +30,7 @@ _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"\Z')
 _NOT_AN_ARCHIVE = re.compile(
     r"\s*(text/html|text/xml|application/xhtml\+xml|application/xml|application/json)\b", re.IGNORECASE
 )
+_LONGEST_SHOWN = 60
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -254,13 +255,14 @@ def _check_content(response: Response) -> None:
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise DownloadRefusedError(
-            f"{response.host} sends the archive in a content encoding ({encoding}): its own bytes are needed",
+            f"{response.host} sends the archive in a content encoding ({encoding[:_LONGEST_SHOWN]}): "
+            "its own bytes are needed",
             outcome="content encoding",
             status=response.status,
         )
-    if _NOT_AN_ARCHIVE.match(response.headers.get("content-type", "")):
+    if match := _NOT_AN_ARCHIVE.match(response.headers.get("content-type", "")):
         raise DownloadRefusedError(
-            f"{response.host} sends {response.headers['content-type'].split(';')[0]} in place of an archive",
+            f"{response.host} sends {match[1].lower()} in place of an archive",
             outcome="not an archive",
             status=response.status,
             next_step="look for a proxy or a login page in between",
