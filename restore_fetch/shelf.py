@@ -26,12 +26,19 @@ class Whole:
         size: Its bytes.
         digest: Its SHA1, of the bytes as they are on the disk.
         inspection: What its structure is like; None when that was not checked.
+        seen: The `fingerprint` of the file when it had this SHA1.
     """
 
     path: Path
     size: int
     digest: Digest
     inspection: Inspection | None = None
+    seen: tuple[int, ...] = ()
+
+
+def fingerprint(state: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written to, or when another takes its name."""
+    return state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def hash_file(
@@ -51,12 +58,13 @@ def hash_file(
     """
     descriptor = files.open_regular(path, os.O_RDONLY)
     with files.storage_errors(path, "read"), os.fdopen(descriptor, "rb", buffering=0) as stream:
-        total = os.fstat(descriptor).st_size
+        state = os.fstat(descriptor)
         if inspector is None:
-            return Whole(path, *hash_stream(stream, lambda done: on_progress(done, total)))
+            size, digest = hash_stream(stream, lambda done: on_progress(done, state.st_size))
+            return Whole(path, size, digest, seen=fingerprint(state))
         inspector.restart()
-        size, digest = hash_stream(stream, lambda done: on_progress(done, total), inspector.update)
-        return Whole(path, size, digest, inspector.finish())
+        size, digest = hash_stream(stream, lambda done: on_progress(done, state.st_size), inspector.update)
+        return Whole(path, size, digest, inspector.finish(), seen=fingerprint(state))
 
 
 class Shelf:

@@ -26,7 +26,7 @@ from restore_fetch.records import COMPLETE
 from restore_fetch.restore_service import RestoreService
 from restore_fetch.rules import Finding
 from restore_fetch.settings import FetchOptions
-from restore_fetch.shelf import Whole
+from restore_fetch.shelf import Whole, fingerprint
 from restore_fetch.units import show_size
 from restore_fetch.waiting import Patience
 
@@ -237,7 +237,7 @@ def _seal(part: PartFile, journal: JournalFile) -> Whole:
     part.checkpoint()
     digest = part.digest()
     journal.update(state="whole", sha1=digest.hex, durable_bytes=part.size)
-    return Whole(journal.part, part.size, digest, part.inspection())
+    return Whole(journal.part, part.size, digest, part.inspection(), seen=fingerprint(part.state()))
 
 
 def _add_files(exc: RestoreFetchError, journal: JournalFile, part: PartFile) -> None:

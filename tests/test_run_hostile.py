@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from tests.faults_support import (
     shows,
     verified,
 )
-from tests.run_support import Outcome, run
+from tests.run_support import PATIENCE_SECONDS, Outcome, run
 from tests.wire_support import (
     Peer,
     Script,
@@ -446,3 +447,68 @@ def test_two_folders_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
     assert other.code == 17
     assert one.bytes_of(NAME) == ARCHIVE
     assert JOB not in "".join(name for name in one.names if name.endswith(".lock"))
+
+
+def _spoils_then_shows(path: Path) -> Look:
+    """A look at the job during which somebody changes a file."""
+
+    def look(stage: Stage) -> bytes:
+        _spoil(path)
+        return shows()(stage)
+
+    return look
+
+
+def test_bytes_that_are_changed_while_their_hash_is_waited_for_are_not_published(
+    tmp_path: Path, fetch: Callable[..., Outcome]
+) -> None:
+    part = tmp_path / "out" / f"{NAME}.part"
+    with Stage(looks=(shows(), shows(hashes=[]), _spoils_then_shows(part))) as stage:
+        outcome = fetch(stage)
+
+        assert outcome.code == 19
+        assert "changed" in outcome.last_line
+        assert nothing_published(outcome)
+        stage._looks = (shows(),)
+        assert verified(fetch(stage))
+    assert stage.gets == 2
+
+
+def test_an_unverified_archive_that_is_changed_at_the_last_moment_is_not_published(
+    tmp_path: Path, fetch: Callable[..., Outcome]
+) -> None:
+    with Stage(looks=(shows(hashes=[]),)) as stage:
+        assert fetch(stage, "--hash-wait", "0").code == 18
+        stage._looks = (_spoils_then_shows(tmp_path / "out" / f"{NAME}.unverified"),)
+        outcome = fetch(stage)
+
+    assert outcome.code == 19
+    assert nothing_published(outcome)
+    assert stage.gets == 1
+
+
+def test_bytes_that_somebody_adds_behind_the_archive_are_not_published_with_it(
+    tmp_path: Path, fetch: Callable[..., Outcome]
+) -> None:
+    part = tmp_path / "out" / f"{NAME}.part"
+
+    def script(peer: Peer) -> None:
+        if peer.head():
+            peer.send(head(headers={"Content-Length": str(len(ARCHIVE))}) + ARCHIVE[:-1])
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while part.stat().st_size == 0:
+                assert time.monotonic() < deadline, "nothing is written"
+                time.sleep(0.01)
+            with part.open("r+b") as stream:
+                stream.seek(len(ARCHIVE) + 10)
+                stream.write(b"more")
+            peer.send(ARCHIVE[-1:])
+            peer.end()
+
+    with Stage(script, WHOLE) as stage:
+        outcome = fetch(stage, *NO_RETRY)
+
+        assert outcome.code == 19
+        assert nothing_published(outcome)
+        assert verified(fetch(stage))
+    assert stage.gets == 2

@@ -221,12 +221,18 @@ def _wrong_range(response: Response, journal: JournalFile) -> DownloadInterrupte
 
 
 def _check_stored(part: PartFile, journal: JournalFile) -> None:
-    """Refuse a file that is shorter than what was written to it: its hash is that of the bytes received."""
-    if part.stored_bytes() >= part.size:
+    """Refuse a file that is not as long as what was written to it: its hash is that of the bytes received."""
+    stored = part.stored_bytes()
+    if stored == part.size:
         return
-    journal.update(etag=None)  # nobody knows which are missing: these are no beginning to go on from
+    journal.update(etag=None)  # nobody knows which are wrong: these are no beginning to go on from
+    what = (
+        "is shorter than what was written to it: the disk, or another program, lost some of it"
+        if stored < part.size
+        else "is longer than what was written to it: another program writes to it, too"
+    )
     raise StorageError(
-        f"{part.path} is shorter than what was written to it: the disk, or another program, lost some of it",
+        f"{part.path} {what}",
         path=part.path,
         errno=errno.EIO,
         files="what is left of it cannot be gone on from",

@@ -89,8 +89,16 @@ class PartFile:
 
     def stored_bytes(self) -> int:
         """How many bytes the file has, whether hashed yet or not."""
+        return self.state().st_size
+
+    def state(self) -> os.stat_result:
+        """What the operating system says of the file.
+
+        Raises:
+            StorageError: It cannot be asked.
+        """
         with self._errors("look at"):
-            return os.fstat(self._descriptor).st_size
+            return os.fstat(self._descriptor)
 
     def start_over(self) -> None:
         """Forget every byte.
