@@ -59,11 +59,16 @@ class Deadline:
         return left if timeout is None else min(left, timeout)
 
     def bind(self, client: httpx.Client) -> None:
-        """Hold every connection that a client makes from now on to this deadline, through a proxy or not."""
-        for transport in (client._transport, *client._mounts.values()):
-            if isinstance(transport, httpx.HTTPTransport):
-                pool = transport._pool
-                pool._network_backend = _Backend(pool._network_backend, self)
+        """Hold every connection that a client makes from now on to this deadline, through a proxy or not.
+
+        httpx offers no public way to name the backend. Where a later one keeps it elsewhere, nothing breaks: each
+        read stays bounded alone, as httpx does it, and the body as a whole, by who reads it.
+        """
+        for transport in (getattr(client, "_transport", None), *getattr(client, "_mounts", {}).values()):
+            pool = getattr(transport, "_pool", None)
+            backend = getattr(pool, "_network_backend", None)
+            if pool is not None and isinstance(backend, httpcore.NetworkBackend):
+                pool._network_backend = _Backend(backend, self)
 
 
 class _Backend(httpcore.NetworkBackend):
