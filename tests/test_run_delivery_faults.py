@@ -403,13 +403,16 @@ def test_an_endless_archive_ends_at_the_size_allowed(fetch: Callable[..., Outcom
 
 
 def test_an_archive_announced_larger_than_allowed_is_not_begun(fetch: Callable[..., Outcome]) -> None:
-    with Stage(WHOLE) as stage:
-        outcome = fetch(stage, "--max-size", "10KiB")
+    with Stage(WHOLE, delivery={"maxDownloads": 2}) as stage:
+        for _ in range(3):
+            outcome = fetch(stage, "--max-size", "10KiB")
 
-    assert (outcome.code, stage.gets) == (16, 1)
-    assert "raise --max-size" in outcome.last_line
-    assert "again" not in outcome.last_line
-    assert kept_nothing(outcome)
+            assert (outcome.code, stage.gets) == (16, 1), "its size is known: no other download is used up for it"
+            assert "raise --max-size" in outcome.last_line
+            assert "again" not in outcome.last_line
+            assert kept_nothing(outcome)
+        assert verified(fetch(stage, "--max-size", "1MiB"))
+    assert stage.gets == 2
 
 
 def test_an_archive_larger_than_the_disk_is_not_begun(fetch: Callable[..., Outcome]) -> None:

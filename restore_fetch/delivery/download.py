@@ -12,7 +12,7 @@ from restore_fetch.delivery.body import Body, body_of
 from restore_fetch.delivery.http1 import DeliveryClient, Response, Source
 from restore_fetch.delivery.journal import JournalFile
 from restore_fetch.delivery.part import PartFile, boot_id
-from restore_fetch.delivery.pipeline import TICK_SECONDS, TOO_LARGE_NEXT_STEP, Bounds, Pipeline
+from restore_fetch.delivery.pipeline import TICK_SECONDS, TOO_LARGE, Bounds, Pipeline
 from restore_fetch.errors import (
     ConfigurationError,
     DownloadError,
@@ -79,6 +79,7 @@ class Downloader:
             ConfigurationError: A proxy of the environment cannot be used.
             StorageError: The disk refuses.
         """
+        self._check_known_size(journal)
         if not is_strong(journal.state.etag):
             part.start_over()  # without a strong validator nobody can say that the rest belongs to these bytes
         part.check_room()
@@ -160,14 +161,24 @@ class Downloader:
                 attempts=(*attempts[:-1], afresh),
             )
         if total is not None:
-            if self._bounds.max_bytes is not None and total > self._bounds.max_bytes:
-                raise DownloadRefusedError(
-                    f"the archive has {total} bytes, more than the {self._bounds.max_bytes} allowed",
-                    outcome="too large",
-                    next_step=TOO_LARGE_NEXT_STEP,
-                )
+            self._check_announced(total, sent=True)
             part.reserve(total)
         return body
+
+    def _check_known_size(self, journal: JournalFile) -> None:
+        """Use up no download for an archive that was refused as too large before, and still is."""
+        state = journal.state
+        if state.total_bytes is not None and state.attempts and state.attempts[-1].outcome == TOO_LARGE:
+            self._check_announced(state.total_bytes, sent=False)
+
+    def _check_announced(self, total_bytes: int, *, sent: bool) -> None:
+        if self._bounds.max_bytes is not None and total_bytes > self._bounds.max_bytes:
+            raise DownloadRefusedError(
+                f"the archive has {total_bytes} bytes, more than the {self._bounds.max_bytes} allowed",
+                outcome=TOO_LARGE,
+                sent=sent,
+                next_step="raise --max-size if so large an archive is expected",
+            )
 
     def _accept_rest(self, response: Response, part: PartFile, journal: JournalFile, body: Body) -> int:
         """Check that a 206 is the rest of the very bytes that are here (RFC 9110, section 14.4)."""
