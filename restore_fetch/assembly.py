@@ -44,7 +44,8 @@ def open_fetcher(connection: Connection, options: FetchOptions, observer: Observ
     """
     clock = SystemClock()
     deliveries = open_deliveries(connection, options)
-    with open_service(connection, clock=clock, user_agent=USER_AGENT) as service:
+    wait_seconds = options.wait_seconds
+    with open_service(connection, clock=clock, user_agent=USER_AGENT, wait_seconds=wait_seconds) as service:
         yield RestoreFetcher(service, deliveries, options, observer=observer, clock=clock, random=random, tool=TOOL)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from restore_fetch.errors import ConfigurationError
 from restore_fetch.redaction import Secret
-from restore_fetch.sources import Finder, Given
+from restore_fetch.sources import Finder, Given, path_of
 
 ACCOUNT_SERVICES = ("atlas-v2", "atlas-cloud")
 _COMMAND_SECONDS = 60
@@ -108,7 +108,7 @@ def _place(found: Finder, name: str) -> SecretPlace | None:
     """The place of a secret, looked for in the same order as the secret itself."""
     what = name.replace("_", " ")
     if file := found.given.get(f"{name}_file"):
-        return SecretPlace("file", str(Path(file.value).expanduser().absolute()), what)
+        return SecretPlace("file", str(path_of(file).absolute()), what)
     if command := found.given.get(f"{name}_command"):
         return SecretPlace("command", command.value, what)
     value = found.value(name)
@@ -162,7 +162,7 @@ def _account(found: Finder) -> Credentials:
 def _client_secret(found: Finder) -> Given:
     what, options = "client secret", "--client-secret-file or MONGODB_ATLAS_CLIENT_SECRET"
     if file := found.given.get("client_secret_file"):
-        return _one_line(_read_file(Path(file.value).expanduser(), what), file.source, what)
+        return _one_line(_read_file(path_of(file), what), file.source, what)
     return _stored(found, "client_secret", what, options)
 
 
@@ -173,7 +173,7 @@ def _private_key(found: Finder, run: Callable[[str], str]) -> Given:
     if file and command:
         raise ConfigurationError("--private-key-file and --private-key-command exclude each other")
     if file:
-        return _one_line(_read_file(Path(file.value).expanduser(), what), file.source, what)
+        return _one_line(_read_file(path_of(file), what), file.source, what)
     if command:
         return _one_line(run(command.value), command.source, what)
     return _stored(found, "private_key", what, options)
@@ -206,13 +206,25 @@ def _read_file(path: Path, what: str) -> str:
 
 
 def _run_command(command: str) -> str:
+    # What the command printed may be the key itself, or half of it, and so may its arguments: neither is shown.
     try:
-        done = subprocess.run(
-            shlex.split(command), stdout=subprocess.PIPE, text=True, timeout=_COMMAND_SECONDS, check=True
-        )
-    except (OSError, ValueError, subprocess.SubprocessError) as exc:
-        # What the command printed may be the key itself, or half of it.
-        raise ConfigurationError(f"--private-key-command failed ({type(exc).__name__})") from exc
+        words = shlex.split(command)
+        name = Path(words[0]).name
+    except (ValueError, IndexError) as exc:
+        raise ConfigurationError("--private-key-command is no command") from exc
+    try:
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=_COMMAND_SECONDS, check=False)
+    except subprocess.TimeoutExpired as exc:
+        reason = f"did not end in {_COMMAND_SECONDS} s"
+        raise ConfigurationError(f"--private-key-command: the command {name} {reason}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigurationError(f"--private-key-command: the command {name} printed no text") from exc
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or "there is no such name"
+        raise ConfigurationError(f"--private-key-command: the command {name} cannot be run: {reason}") from exc
+    if done.returncode != 0:
+        ended = f"exit code {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+        raise ConfigurationError(f"--private-key-command: the command {name} failed with {ended}")
     return done.stdout
 
 

@@ -1,7 +1,7 @@
 """Telling others how a run went, when nobody watches it: a ping, a metrics file, a command.
 
 The run is over by then, and its files and its exit code say how it went. So nothing here changes either: whatever
-fails while others are told is an error for whoever asked to log, and no more.
+fails while others are told is a warning for whoever asked to log, and no more.
 """
 
 from __future__ import annotations

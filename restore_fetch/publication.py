@@ -14,7 +14,7 @@ from pathlib import Path
 from restore_fetch import files, receipts
 from restore_fetch.clock import Clock
 from restore_fetch.delivery import Inspection, JournalFile
-from restore_fetch.errors import ArchiveDamagedError, HashMismatchError, HashNotPublishedError
+from restore_fetch.errors import ArchiveDamagedError, HashMismatchError, HashNotPublishedError, StorageError
 from restore_fetch.models import FileHash, RestoreJob
 from restore_fetch.observer import Observer
 from restore_fetch.records import (
@@ -30,7 +30,7 @@ from restore_fetch.records import (
 )
 from restore_fetch.rules import Finding, Judgement
 from restore_fetch.settings import FetchOptions
-from restore_fetch.shelf import Whole, hash_file
+from restore_fetch.shelf import Whole, fingerprint, hash_file
 from restore_fetch.units import show_duration
 
 
@@ -91,7 +91,7 @@ class Publisher:
             HashMismatchError: The bytes are not the published ones; they are now called `.rejected`.
             ArchiveDamagedError: The archive is empty or damaged; it is now called `.rejected`.
             HashNotPublishedError: No hash was published; the bytes are now called `.unverified`.
-            StorageError: The disk refuses, or a file is in the way.
+            StorageError: The disk refuses, a file is in the way, or somebody wrote to the archive meanwhile.
         """
         if judgement.finding is Finding.MISMATCH:
             raise self._reject(journal, whole, judgement.published)
@@ -100,6 +100,7 @@ class Publisher:
         inspection = whole.inspection
         if inspection is not None and inspection.finding is not None:
             raise self._reject_damaged(journal, whole, judgement, inspection.finding)
+        _require_unchanged(whole)
         verified = judgement.finding is Finding.MATCH
         structure = not verified and self._structure_is_all and inspection is not None
         if not (verified or structure or self._options.allow_unverified):
@@ -253,6 +254,24 @@ class Publisher:
             receipts.remove_receipt(journal.archive)
         journal.remove()
         return rejected
+
+
+def _require_unchanged(whole: Whole) -> None:
+    """Refuse to publish a file that somebody wrote to after it was hashed; a hash may be waited for a long time.
+
+    Raises:
+        StorageError: It is not what it was.
+    """
+    state = files.require_regular(whole.path)
+    if state is not None and fingerprint(state) == whole.seen:
+        return
+    if state is None or hash_file(whole.path).digest != whole.digest:
+        raise StorageError(
+            f"{whole.path} was changed by another program after it had been received",
+            path=whole.path,
+            files="it was left untouched, and nothing was published",
+            next_step="find out who writes to it, then run the same command again",
+        )
 
 
 def outside_warning(archive: ArchiveRecord) -> str:

@@ -20,6 +20,7 @@ _SHORTEST_SECRET = 4  # a shorter one would blank out ordinary words, and is no 
 _SHORTEST_URL_KEY = 12  # an ordinary folder name in a URL's path is no secret
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 _FILE_ENDINGS = (".tar.gz", ".tgz", ".tar")
+_ENCODED = re.compile(r"%[0-9A-F]{2}")
 _OBJECT_ID = re.compile(r"[0-9a-f]{24}\Z")
 _known: set[str] = set()
 
@@ -57,14 +58,16 @@ class Secret:
 def remember(value: str) -> None:
     """Learn a secret, so that `scrub` knows it in each form it could appear in.
 
-    These are: plain, percent-encoded, in base64, in JSON; of several words, as in `Bearer TOKEN`, each long one.
+    These are: plain, percent-encoded in upper or lower case, in base64, in JSON; of several words, as in
+    `Bearer TOKEN`, each long one.
     """
     if len(value) < _SHORTEST_SECRET:
         return
     raw = value.encode("utf-8", "surrogateescape")
     _known.add(value)
-    _known.add(quote(raw, safe=""))
-    _known.add(quote(raw))
+    for encoded_text in (quote(raw, safe=""), quote(raw)):
+        _known.add(encoded_text)
+        _known.add(_ENCODED.sub(lambda byte: byte[0].lower(), encoded_text))
     for word in value.split():
         if len(word) >= _SHORTEST_URL_KEY and word != value:
             remember(word)

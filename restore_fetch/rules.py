@@ -281,14 +281,18 @@ def clock_skew(service_now: datetime, local_now: datetime) -> timedelta | None:
 
 
 def is_private_host(host: str) -> bool:
-    """Whether a host is, by its address, this machine or on a private network, where plain HTTP may do."""
+    """Whether a host is, by its address, this machine or on a private network, where plain HTTP may do.
+
+    A link-local address is neither: behind such ones live the metadata services of clouds, which hand out keys.
+    """
     if host.rstrip(".").lower() == "localhost":
         return True
     try:
         address = ipaddress.ip_address(host.strip("[]").split("%")[0])
     except ValueError:
         return False
-    return address.is_loopback or address.is_private or address.is_link_local
+    address = getattr(address, "ipv4_mapped", None) or address
+    return (address.is_loopback or address.is_private) and not address.is_link_local
 
 
 # --- the published hash ----------------------------------------------------------------------------------

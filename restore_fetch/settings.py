@@ -16,7 +16,7 @@ from restore_fetch.credentials import SecretPlace, find_credentials, secret_at
 from restore_fetch.errors import ConfigurationError
 from restore_fetch.redaction import Secret
 from restore_fetch.rules import is_private_host
-from restore_fetch.sources import Finder
+from restore_fetch.sources import Finder, path_of
 from restore_fetch.sources import Given as Given
 
 SERVICES = ("atlas", "atlas-v2", "atlas-cloud", "cloud-manager", "ops-manager")
@@ -199,7 +199,7 @@ def resolve_connection(
         private_key=credentials.private_key,
         client_id=credentials.client_id,
         client_secret=credentials.client_secret,
-        ca_file=Path(ca_file.value).expanduser() if ca_file else None,
+        ca_file=path_of(ca_file) if ca_file else None,
         allow_http=allow_http,
         sources={
             "service": service.source,

@@ -14,6 +14,7 @@ from restore_fetch.delivery.structure import ArchiveInspector, Inspection
 from restore_fetch.errors import HashMismatchError, StorageError
 from restore_fetch.hashes import Digest, hash_stream
 from restore_fetch.records import Attempt, DeliveryRecord, JobRecord, Journal, Receipt, Rejection
+from restore_fetch.rules import TELL_SKEW_OVER
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,19 @@ class Whole:
         size: Its bytes.
         digest: Its SHA1, of the bytes as they are on the disk.
         inspection: What its structure is like; None when that was not checked.
+        seen: The `fingerprint` of the file when it had this SHA1.
     """
 
     path: Path
     size: int
     digest: Digest
     inspection: Inspection | None = None
+    seen: tuple[int, ...] = ()
+
+
+def fingerprint(state: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written to, or when another takes its name."""
+    return state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def hash_file(
@@ -50,12 +58,13 @@ def hash_file(
     """
     descriptor = files.open_regular(path, os.O_RDONLY)
     with files.storage_errors(path, "read"), os.fdopen(descriptor, "rb", buffering=0) as stream:
-        total = os.fstat(descriptor).st_size
+        state = os.fstat(descriptor)
         if inspector is None:
-            return Whole(path, *hash_stream(stream, lambda done: on_progress(done, total)))
+            size, digest = hash_stream(stream, lambda done: on_progress(done, state.st_size))
+            return Whole(path, size, digest, seen=fingerprint(state))
         inspector.restart()
-        size, digest = hash_stream(stream, lambda done: on_progress(done, total), inspector.update)
-        return Whole(path, size, digest, inspector.finish())
+        size, digest = hash_stream(stream, lambda done: on_progress(done, state.st_size), inspector.update)
+        return Whole(path, size, digest, inspector.finish(), seen=fingerprint(state))
 
 
 class Shelf:
@@ -73,7 +82,8 @@ class Shelf:
     def published(self, name: str | None = None) -> tuple[Path, Receipt] | None:
         """The archive of the job that is here with its receipt, the verified one first; None when there is none.
 
-        The archive is not read again, unless it was touched after its receipt was written.
+        The archive is not read again, unless it was touched after its receipt was written, or the receipt itself
+        was touched or copied, so that its times say nothing.
 
         Args:
             name: What the archive is called, when that is known: the folder is not searched then.
@@ -87,7 +97,8 @@ class Shelf:
             state = files.require_regular(path)
             if state is None:
                 continue
-            touched = touched_since(state, files.require_regular(receipts.receipt_path(path)))
+            beside = files.require_regular(receipts.receipt_path(path))
+            touched = touched_since(state, beside) or _is_younger(beside, receipt.finished)
             if state.st_size != receipt.bytes or (touched and hash_file(path).digest != receipt.digest):
                 raise HashMismatchError(
                     f"{path} is not what its receipt says: it was changed after it was verified",
@@ -209,6 +220,11 @@ def touched_since(archive: os.stat_result, receipt: os.stat_result | None) -> bo
     if receipt is None:
         return True
     return archive.st_mtime_ns > receipt.st_mtime_ns or archive.st_ctime_ns > receipt.st_ctime_ns
+
+
+def _is_younger(receipt: os.stat_result | None, finished: datetime) -> bool:
+    """Whether a receipt is younger than it says by more than clocks are apart: then its times prove nothing."""
+    return receipt is not None and receipt.st_mtime - finished.timestamp() > TELL_SKEW_OVER.total_seconds()
 
 
 def in_the_way(path: Path) -> StorageError:

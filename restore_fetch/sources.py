@@ -52,6 +52,21 @@ class Given:
         return 3 if self.source.startswith("profile") else 2
 
 
+def path_of(given: Given) -> Path:
+    """The path in a value, with a leading `~` made the user's home.
+
+    Raises:
+        ConfigurationError: Nobody knows that home, as for a user of a container.
+    """
+    try:
+        return Path(given.value).expanduser()
+    except RuntimeError as exc:
+        raise ConfigurationError(
+            f"{given.source} is {given.value}, and no home folder is known for that ~",
+            next_step="give the whole path",
+        ) from exc
+
+
 class Finder:
     """Looks a value up in each place, in order, and remembers the profile once it was needed.
 

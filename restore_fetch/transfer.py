@@ -12,8 +12,10 @@ from restore_fetch.delivery.download import is_strong, is_whole, trusted_bytes
 from restore_fetch.delivery.guards import RateLimit
 from restore_fetch.delivery.pipeline import Bounds
 from restore_fetch.errors import (
+    DownloadError,
     DownloadInterruptedError,
     DownloadRefusedError,
+    DownloadsSpentError,
     RestoreFetchError,
     ServiceUnavailableError,
 )
@@ -24,7 +26,7 @@ from restore_fetch.records import COMPLETE
 from restore_fetch.restore_service import RestoreService
 from restore_fetch.rules import Finding
 from restore_fetch.settings import FetchOptions
-from restore_fetch.shelf import Whole
+from restore_fetch.shelf import Whole, fingerprint
 from restore_fetch.units import show_size
 from restore_fetch.waiting import Patience
 
@@ -94,10 +96,14 @@ class Transfer:
         """
         min_free = self._options.min_free_bytes
         with PartFile(journal.part, min_free_bytes=min_free, inspector=inspector) as part:
-            trusted = trusted_bytes(journal, part.stored_bytes())
-            if trusted and is_strong(journal.state.etag):
-                _take_up(part, trusted, self._observer)
-            self._make_attempts(offer, journal, part)
+            try:
+                trusted = trusted_bytes(journal, part.stored_bytes())
+                if trusted and is_strong(journal.state.etag):
+                    _take_up(part, trusted, self._observer)
+                self._make_attempts(offer, journal, part)
+            except BaseException:
+                part.forget_if_empty()
+                raise
             self._observer.note("received", f"{show_size(part.size)} received; flushing them to the disk")
             return _seal(part, journal)
 
@@ -126,30 +132,36 @@ class Transfer:
                 self._downloader.attempt(offer.source, part, journal)
             except DownloadInterruptedError as exc:
                 self._observer.note("attempt-failed", f"attempt failed: {exc.what}", level="warning")
-                if self._cancelled():
-                    # Nobody waits for another attempt, and it would use up a download.
-                    raise DownloadRefusedError(
-                        exc.what, outcome=exc.outcome, status=exc.status, received_bytes=exc.received_bytes
-                    ) from exc
                 raise
 
         def before_next() -> None:
             nonlocal offer
             offer = self._look_again(journal)
 
+        def enough() -> bool:
+            # Nobody waits for another attempt, or none is allowed: what happened is the error, not that.
+            return self._cancelled() or self._spent(offer, journal) is not None
+
         most = 1 + self._options.retries
         try:
-            self._patience(lambda: "the next attempt").attempts(attempt, most, before_next)
-        except DownloadRefusedError as exc:
-            if exc.status in _ASK_THE_JOB:
+            self._patience(lambda: "the next attempt").attempts(attempt, most, before_next, enough)
+        except RestoreFetchError as exc:
+            if isinstance(exc, DownloadRefusedError) and exc.status in _ASK_THE_JOB:
                 # The URL no longer works; the job itself can say why. An error from it is the better one.
                 with contextlib.suppress(ServiceUnavailableError):
                     self._look_again(journal)
+            if isinstance(exc, DownloadError) and (spent := self._spent(offer, journal)):
+                exc.what, exc.next_step = f"{exc.what}; {spent.what}", spent.next_step
             _add_files(exc, journal, part)
             raise
-        except RestoreFetchError as exc:
-            _add_files(exc, journal, part)
-            raise
+
+    def _spent(self, offer: Offer, journal: JournalFile) -> DownloadsSpentError | None:
+        """What forbids another download; None when nothing does."""
+        try:
+            self.check_budget(offer, journal)
+        except DownloadsSpentError as exc:
+            return exc
+        return None
 
     def _look_again(self, journal: JournalFile) -> Offer:
         """Look at the job again, before another download is used up."""
@@ -160,7 +172,6 @@ class Transfer:
         check_still_ready(job)
         offer = Offer.of(job)
         rules.check_expiry(offer.delivery, self._service.now())
-        self.check_budget(offer, journal)
         return offer
 
 
@@ -226,12 +237,12 @@ def _seal(part: PartFile, journal: JournalFile) -> Whole:
     part.checkpoint()
     digest = part.digest()
     journal.update(state="whole", sha1=digest.hex, durable_bytes=part.size)
-    return Whole(journal.part, part.size, digest, part.inspection())
+    return Whole(journal.part, part.size, digest, part.inspection(), seen=fingerprint(part.state()))
 
 
 def _add_files(exc: RestoreFetchError, journal: JournalFile, part: PartFile) -> None:
     if not exc.files:
-        exc.files = f"{part.size} bytes are kept in {journal.part.name}" if part.size else "nothing was kept"
+        exc.files = part.kept()
     if not exc.next_step:
         goes_on = (
             "it goes on from there"

@@ -86,13 +86,20 @@ class Patience:
         """Wait for as long as before a second look."""
         self._sleep(self._pause(1), self._clock.monotonic())
 
-    def attempts(self, attempt: Callable[[], None], most: int, before_next: Callable[[], None]) -> None:
+    def attempts(
+        self,
+        attempt: Callable[[], None],
+        most: int,
+        before_next: Callable[[], None],
+        enough: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Make attempts until one succeeds, at most so many; only an interrupted download is tried again.
 
         Args:
             attempt: What to do.
             most: How often at most, 1 or more.
             before_next: Called after the pause; what it raises ends the attempts.
+            enough: Asked after a failed attempt whether it was the last one all the same.
 
         Raises:
             DownloadInterruptedError: The last attempt, too, was interrupted.
@@ -108,7 +115,7 @@ class Patience:
             retry=tenacity.retry_if_exception_type(DownloadInterruptedError)
             & tenacity.retry_if_not_exception_type(DownloadRefusedError),
             wait=lambda state: max(self._pause(state.attempt_number), _asked_for(state)),
-            stop=tenacity.stop_after_attempt(most),
+            stop=lambda state: state.attempt_number >= most or enough(),
             sleep=sleep,
             reraise=True,
         )(attempt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import ssl
@@ -65,11 +66,18 @@ def fake_body(headers: dict[str, str], *pieces: bytes | Exception, leftover: byt
     return body_of(Response(200, headers, leftover, cast("Any", FakeSocket(pieces)), "host.example"))
 
 
+def receive_some(body: Body, buffer: Buffer, start: int, stop: int) -> int:
+    """Receive as `Body.receive`, and ask again as long as nothing but framing comes."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            return body.receive(buffer, start, stop)
+
+
 def read_all(body: Body, size: int = 64 * 1024) -> bytes:
     """Receive until the body is whole."""
     buffer = Buffer(size)
     received = bytearray()
-    while count := body.receive(buffer, 0, size):
+    while count := receive_some(body, buffer, 0, size):
         received += buffer.view[:count]
     return bytes(received)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from restore_fetch.delivery import Source
 from restore_fetch.delivery.body import Buffer, body_of
 from restore_fetch.errors import DownloadError, DownloadInterruptedError, DownloadRefusedError
-from tests.delivery_support import delivery_client, fake_body, ragged, read_all, some_bytes
+from tests.delivery_support import delivery_client, fake_body, ragged, read_all, receive_some, some_bytes
 from tests.wire_support import WireServer, chunked, head, says, server_tls
 
 CHUNKED = {"transfer-encoding": "chunked"}
@@ -104,7 +104,7 @@ def test_a_body_is_received_into_the_place_it_is_given_and_touches_nothing_befor
     headers, wire = framed(framing, PAYLOAD[:20_000])
     body, buffer, place = fake_body(headers, *pieces_of(wire, 999)), Buffer(48 * 1024), 4
     buffer.view[:place] = b"mine"
-    while count := body.receive(buffer, place, len(buffer.view)):
+    while count := receive_some(body, buffer, place, len(buffer.view)):
         place += count
     assert bytes(buffer.view[:place]) == b"mine" + PAYLOAD[:20_000]
 
@@ -132,7 +132,8 @@ def test_a_pause_of_the_network_is_no_end(framing: str) -> None:
             if count == 0:
                 break
             received += buffer.view[:count]
-        assert (received, pauses) == (SMALL, 1), place
+        assert received == SMALL, place
+        assert pauses == 1 or (pauses == 2 and framing == "16"), place  # the second where framing alone came
 
 
 # --- cut -------------------------------------------------------------------------------------------------
@@ -198,7 +199,7 @@ def test_full_records_before_a_cut_are_given_out_and_then_the_cut_is_told_again_
         response.sock.settimeout(10)
         body = body_of(response)
         with contextlib.suppress(DownloadInterruptedError):
-            while count := body.receive(buffer, 0, len(buffer.view)):
+            while count := receive_some(body, buffer, 0, len(buffer.view)):
                 arrived += buffer.view[:count]
             pytest.fail("a cut was taken for the end")
         with pytest.raises(DownloadInterruptedError):

@@ -87,6 +87,7 @@ def test_stopped_in_the_middle_it_cleans_up(temporary_folder: Path, number: int,
         _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == code
     assert "Traceback" not in said
+    assert "kept" not in said
     assert list(temporary_folder.iterdir()) == []
 
 

@@ -20,6 +20,8 @@ KEY = "p/k+ey=with?odd characters\u00e4"
         KEY,
         quote(KEY),
         quote(KEY, safe=""),
+        "p/k%2bey%3dwith%3fodd%20characters%c3%a4",
+        "p%2fk%2bey%3dwith%3fodd%20characters%c3%a4",
         base64.b64encode(KEY.encode()).decode(),
         base64.urlsafe_b64encode(KEY.encode()).decode(),
     ],

@@ -329,8 +329,6 @@ def test_a_clock_is_told_to_be_wrong_beyond_five_minutes(local, told):
         "172.31.0.1",
         "192.168.1.1",
         "fd00::1",
-        "fe80::1%eth0",
-        "169.254.1.1",
     ],
 )
 def test_this_machine_and_private_networks_are_private(host):
@@ -351,6 +349,11 @@ def test_this_machine_and_private_networks_are_private(host):
         "0x7f000001",
         "2130706433",
         "::ffff:8.8.8.8",
+        "169.254.1.1",
+        "169.254.169.254",
+        "::ffff:169.254.169.254",
+        "fe80::1%eth0",
+        "fe80::a9fe:a9fe",
         "notlocalhost",
     ],
 )

@@ -619,12 +619,24 @@ def test_a_header_that_would_change_the_request_is_not_sent(
     assert outcome.names == set()
 
 
-def test_a_delivery_by_plain_http_from_a_public_host_is_refused(fetch: Callable[..., Outcome]) -> None:
-    with Stage(delivery={"url": f"http://backup.example.net/key/{NAME}"}) as stage:
+@pytest.mark.parametrize("host", ["backup.example.net", "169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]"])
+def test_a_delivery_by_plain_http_from_a_public_host_is_refused(host: str, fetch: Callable[..., Outcome]) -> None:
+    with Stage(delivery={"url": f"http://{host}/key/{NAME}"}) as stage:
         outcome = fetch(stage)
 
     assert outcome.code == 16
     assert "--allow-http" in outcome.last_line
+    assert nothing_published(outcome)
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/a.tar.gz", "file:///etc/passwd", "a.tar.gz"])
+def test_a_url_that_is_refused_would_be_refused_again(url: str, fetch: Callable[..., Outcome]) -> None:
+    with Stage(delivery={"url": url}) as stage:
+        outcome = fetch(stage)
+
+    assert outcome.code == 16
+    assert "start a new restore job" in outcome.last_line
+    assert "run the same command again" not in outcome.last_line
     assert nothing_published(outcome)
 
 

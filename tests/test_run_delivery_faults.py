@@ -50,6 +50,11 @@ def part_of(outcome: Outcome) -> bytes:
     return outcome.bytes_of(f"{NAME}.part")
 
 
+def kept_nothing(outcome: Outcome) -> bool:
+    """Whether no byte was kept, and no file that would only say so; the journal remembers the request."""
+    return outcome.names == {f"{NAME}.part.json"}
+
+
 # --- D1: statuses -------------------------------------------------------------------------------------------
 
 REFUSALS = (
@@ -77,8 +82,7 @@ def test_a_status_that_brings_no_archive_ends_the_run_after_one_request(
         outcome = fetch(stage)
 
     assert (outcome.code, stage.gets) == (16, 1)
-    assert outcome.names == GIVEN_UP
-    assert part_of(outcome) == b""
+    assert kept_nothing(outcome)
     assert status[:3] in outcome.last_line
 
 
@@ -90,8 +94,7 @@ def test_a_status_that_may_pass_is_tried_again_and_then_given_up(
         outcome = fetch(stage, *ONE_RETRY)
 
     assert (outcome.code, stage.gets) == (16, 2)
-    assert outcome.names == GIVEN_UP
-    assert part_of(outcome) == b""
+    assert kept_nothing(outcome)
 
 
 def test_a_status_that_passes_costs_one_more_request(fetch: Callable[..., Outcome]) -> None:
@@ -136,7 +139,7 @@ def test_a_page_of_html_is_no_archive(fetch: Callable[..., Outcome]) -> None:
         outcome = fetch(stage)
 
     assert (outcome.code, stage.gets) == (16, 1)
-    assert part_of(outcome) == b""
+    assert kept_nothing(outcome)
 
 
 # --- D2: bodies that are cut ---------------------------------------------------------------------------------
@@ -177,11 +180,41 @@ def test_a_download_that_is_always_cut_is_given_up_within_the_budget(
     with Stage(_CUTS[kind], delivery={"maxDownloads": 3}) as stage:
         first = fetch(stage, *ONE_RETRY)
         assert (first.code, stage.gets) == (16, 2)
-        assert first.names == GIVEN_UP
+        assert first.names == GIVEN_UP or (kept_nothing(first) and kind == "instead of a head")
 
         second = fetch(stage)
-        assert (second.code, stage.gets) == (15, 3)
-        assert second.names == GIVEN_UP
+        assert (second.code, stage.gets) == (16, 3)
+        assert "the 3 downloads allowed are spent" in second.last_line
+        assert "new restore job" in second.last_line
+        assert second.names == first.names
+
+        third = fetch(stage)
+        assert (third.code, stage.gets) == (15, 3)
+
+
+_LAST_WORDS = {
+    "no answer in time": (says(then="wait_for_hang_up"), "did not begin to answer"),
+    "hung up": (says(then="cut"), "hung up without an answer"),
+    "cut": (CUT, "before the end"),
+    "refused": (says(with_length(b"gone", "410 Gone")), "status 410"),
+    "busy": (says(with_length(b"busy", "503 Oh", {"Retry-After": "86400"})), "status 503"),
+}
+
+
+@pytest.mark.parametrize("kind", _LAST_WORDS)
+def test_the_only_download_that_fails_is_told_with_its_cause_and_that_none_is_left(
+    kind: str, fetch: Callable[..., Outcome]
+) -> None:
+    script, words = _LAST_WORDS[kind]
+    with Stage(script, WHOLE, delivery={"maxDownloads": 1}) as stage:
+        outcome = fetch(stage, "--stall-timeout", "0.6s")
+
+        assert (outcome.code, stage.gets) == (16, 1)
+        for part in (words, "the 1 downloads allowed are spent", "start a new restore job"):
+            assert part in outcome.last_line
+        assert "run the same command again" not in outcome.last_line
+        assert fetch(stage).code == 15
+    assert stage.gets == 1
 
 
 # --- D3: bodies whose framing hides the cut ------------------------------------------------------------------
@@ -329,7 +362,7 @@ def test_an_encoded_archive_is_refused_and_never_decoded(encoding: str, fetch: C
         outcome = fetch(stage)
 
     assert (outcome.code, stage.gets) == (16, 1)
-    assert part_of(outcome) == b""
+    assert kept_nothing(outcome)
     assert header_of(stage.delivery.heads[0], "Accept-Encoding") == "identity"
 
 
@@ -356,7 +389,7 @@ def test_a_delivery_that_stalls_is_given_up(slow: Script, fetch: Callable[..., O
         outcome = fetch(stage, "--stall-timeout", "0.6s", *ONE_RETRY)
 
     assert (outcome.code, stage.gets) == (16, 2)
-    assert outcome.names == GIVEN_UP
+    assert outcome.names == GIVEN_UP or (kept_nothing(outcome) and "begin to answer" in outcome.last_line)
 
 
 def test_an_endless_archive_ends_at_the_size_allowed(fetch: Callable[..., Outcome]) -> None:
@@ -365,15 +398,21 @@ def test_an_endless_archive_ends_at_the_size_allowed(fetch: Callable[..., Outcom
 
     assert (outcome.code, stage.gets) == (16, 1)
     assert "--max-size" in outcome.last_line
+    assert "again" not in outcome.last_line
     assert nothing_published(outcome)
 
 
 def test_an_archive_announced_larger_than_allowed_is_not_begun(fetch: Callable[..., Outcome]) -> None:
-    with Stage(WHOLE) as stage:
-        outcome = fetch(stage, "--max-size", "10KiB")
+    with Stage(WHOLE, delivery={"maxDownloads": 2}) as stage:
+        for _ in range(3):
+            outcome = fetch(stage, "--max-size", "10KiB")
 
-    assert (outcome.code, stage.gets) == (16, 1)
-    assert part_of(outcome) == b""
+            assert (outcome.code, stage.gets) == (16, 1), "its size is known: no other download is used up for it"
+            assert "raise --max-size" in outcome.last_line
+            assert "again" not in outcome.last_line
+            assert kept_nothing(outcome)
+        assert verified(fetch(stage, "--max-size", "1MiB"))
+    assert stage.gets == 2
 
 
 def test_an_archive_larger_than_the_disk_is_not_begun(fetch: Callable[..., Outcome]) -> None:
@@ -381,7 +420,7 @@ def test_an_archive_larger_than_the_disk_is_not_begun(fetch: Callable[..., Outco
         outcome = fetch(stage)
 
     assert (outcome.code, stage.gets) == (19, 1)
-    assert part_of(outcome) == b""
+    assert kept_nothing(outcome)
 
 
 def test_a_disk_without_the_room_to_stay_free_is_not_written_to(fetch: Callable[..., Outcome]) -> None:
@@ -601,7 +640,8 @@ def test_a_redirect_away_from_https_is_refused(target: str, tmp_path: Path, fetc
 
     assert (outcome.code, stage.gets) == (16, 1)
     assert "https" in outcome.last_line
-    assert part_of(outcome) == b""
+    assert "start a new restore job" in outcome.last_line
+    assert kept_nothing(outcome)
 
 
 def test_redirects_without_end_are_left(fetch: Callable[..., Outcome]) -> None:
@@ -610,7 +650,7 @@ def test_redirects_without_end_are_left(fetch: Callable[..., Outcome]) -> None:
 
     assert outcome.code == 16
     assert stage.gets == 6
-    assert part_of(outcome) == b""
+    assert kept_nothing(outcome)
 
 
 @pytest.mark.parametrize("location", ["http://[broken/", "//", "http://:99999999/x"])
@@ -619,7 +659,7 @@ def test_a_redirect_to_no_url_is_refused(location: str, fetch: Callable[..., Out
         outcome = fetch(stage, *NO_RETRY)
 
     assert outcome.code == 16
-    assert part_of(outcome) == b""
+    assert kept_nothing(outcome)
 
 
 # --- D10: hostile names --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 
 from restore_fetch.sandbox import Sandbox
-from tests.run_support import add_job, published, run, start
+from tests.faults_support import JOB, Stage
+from tests.run_support import PATIENCE_SECONDS, add_job, published, run, start
 
 NOTHING: frozenset[str] = frozenset()
 PART = frozenset({".part", ".part.json"})
+JOURNAL = frozenset({".part.json"})
 REJECTED = frozenset({".rejected", ".rejected.json"})
 UNVERIFIED = frozenset({".unverified", ".part.json"})
 
@@ -107,29 +110,29 @@ CASES = {
         says="starts the download over",
     ),
     "stalled": Case(16, "DownloadInterruptedError", "stall-always", options=STALL, left=PART, gets=1, says="stall"),
-    "url-gone": Case(16, "DownloadRefusedError", "gone", left=PART, gets=1, says="410"),
-    "url-not-found": Case(16, "DownloadRefusedError", "not-found", left=PART, gets=1, says="404"),
+    "url-gone": Case(16, "DownloadRefusedError", "gone", left=JOURNAL, gets=1, says="410"),
+    "url-not-found": Case(16, "DownloadRefusedError", "not-found", left=JOURNAL, gets=1, says="404"),
     "delivery-unavailable": Case(
         16,
         "DownloadInterruptedError",
         "delivery-unavailable",
         {"refusal_attempts": None},
         ("--retries", "0"),
-        left=PART,
+        left=JOURNAL,
         gets=1,
         says="503",
     ),
-    "a-page-instead": Case(16, "DownloadRefusedError", "html-page", left=PART, gets=1, says="text/html"),
-    "content-encoding": Case(16, "DownloadRefusedError", "content-encoding", left=PART, gets=1, says="gzip"),
+    "a-page-instead": Case(16, "DownloadRefusedError", "html-page", left=JOURNAL, gets=1, says="text/html"),
+    "content-encoding": Case(16, "DownloadRefusedError", "content-encoding", left=JOURNAL, gets=1, says="gzip"),
     "larger-than-allowed": Case(
-        16, "DownloadRefusedError", options=("--max-size", "1KiB"), left=PART, gets=1, says="--max-size"
+        16, "DownloadRefusedError", options=("--max-size", "1KiB"), left=JOURNAL, gets=1, says="--max-size"
     ),
     "wrong-hash": Case(17, "HashMismatchError", "wrong-hash", left=REJECTED, gets=1, says="HASH MISMATCH"),
     "no-hash": Case(
         18, "HashNotPublishedError", "no-hash", options=NO_HASH_WAIT, left=UNVERIFIED, gets=1, says="not verified"
     ),
     "no-space": Case(
-        19, "StorageError", options=("--min-free", "1000000GiB"), left=PART, says="free some space"
+        19, "StorageError", options=("--min-free", "1000000GiB"), left=JOURNAL, says="free some space"
     ),
 }  # fmt: skip
 FIRST_OF_EACH_CODE = {case.code: case for case in reversed(CASES.values())}
@@ -316,5 +319,23 @@ def test_a_signal_ends_a_run_with_its_code(sandbox: Sandbox, tmp_path: Path, num
 
     assert outcome.code == code
     assert "run the same command again" in json.loads(outcome.last_line)["message"]
+    assert "what was downloaded is kept" in json.loads(outcome.last_line)["message"]
     assert json.loads(outcome.last_line)["exit_code"] == code
     assert outcome.names == set()
+
+
+def test_a_look_that_is_stopped_speaks_of_no_download(tmp_path: Path) -> None:
+    stopped = threading.Event()
+
+    def look(_: Stage) -> bytes:
+        stopped.wait(PATIENCE_SECONDS)
+        return b""
+
+    with Stage(looks=(look,)) as stage, start(stage, tmp_path / "out", "status", JOB) as running:  # type: ignore[arg-type]
+        running.until(lambda: stage.polls)
+        outcome = running.signal(signal.SIGINT)
+        stopped.set()
+
+    assert outcome.code == 130
+    assert "stopped by a signal" in outcome.last_line
+    assert "kept" not in outcome.last_line

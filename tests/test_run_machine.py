@@ -62,8 +62,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_received(small_disk
 
     assert outcome.code == 19
     assert "free some space" in outcome.last_line
-    assert outcome.names == {f"{name}.part", f"{name}.part.json"}
-    assert outcome.bytes_of(f"{name}.part") == b""
+    assert outcome.names == {f"{name}.part.json"}
 
 
 @pytest.mark.parametrize("min_free", ["0", "32KiB"])
@@ -499,6 +498,17 @@ def test_a_run_needs_nothing_of_its_environment(
     outcome = run(sandbox, tmp_path / "Züri", "fetch", environ=environ)
 
     assert_published(outcome, sandbox, sandbox.job_id)
+
+
+@pytest.mark.parametrize("option", ["--private-key-file", "--ca-file"])
+def test_a_home_that_nobody_knows_is_a_matter_of_configuration(
+    sandbox: Sandbox, tmp_path: Path, option: str
+) -> None:
+    outcome = run(sandbox, tmp_path / "out", "fetch", option, "~no-such-user/key")
+
+    assert outcome.code == 2
+    assert option in outcome.last_line
+    assert "no home folder is known" in outcome.last_line
 
 
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&-", ">&- 2>&- <&-", ">/dev/full", "2>/dev/full"])

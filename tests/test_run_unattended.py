@@ -222,9 +222,9 @@ def test_commands_that_fail_are_told_and_change_nothing(
     assert ran.code == code
     lines = ran.err.splitlines()
     if code == 0:
-        assert lines == ["error: --on-success failed: exit code 9: why"]
+        assert lines == ["warning: --on-success failed: exit code 9: why"]
     else:
-        assert lines[0] == "error: --on-failure failed: No such file or directory"
+        assert lines[0] == "warning: --on-failure failed: No such file or directory"
         assert lines[1:] == [ran.last]
         assert "is BROKEN" in ran.last
 
@@ -238,7 +238,7 @@ def test_metrics_that_cannot_be_written_are_told_and_change_nothing(
     out = ("--out-dir", tmp_path / "out", *FAST, "--quiet")
     ran = run_here(capsys, "fetch", sandbox.job_for("normal"), *flags, *out, "--metrics-file", tmp_path / metrics)
     assert ran.code == 0
-    assert ran.err.startswith("error: writing the metrics failed: ")
+    assert ran.err.startswith("warning: writing the metrics failed: ")
     assert ran.err.count("\n") == 1
     assert Path(ran.out.strip()).is_file()
 

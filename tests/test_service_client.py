@@ -14,6 +14,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from restore_fetch.clock import SystemClock
 from restore_fetch.errors import (
     ApiError,
     AuthenticationError,
@@ -23,12 +24,14 @@ from restore_fetch.errors import (
 )
 from restore_fetch.network import tls_context
 from restore_fetch.redaction import Secret
+from restore_fetch.service import client
 from restore_fetch.service.auth import DigestKey
 from restore_fetch.service.client import ONE_DOCUMENT_BYTES, Answer, ApiClient
 from tests.support import ManualClock
 from tests.wire_support import (
     KeyGate,
     Peer,
+    Script,
     WireServer,
     chunked,
     client_tls,
@@ -437,6 +440,76 @@ def test_an_answer_that_trickles_in_is_given_up(httpserver):
         pytest.raises(ServiceUnavailableError, match="takes longer than 120 s"),
     ):
         ask(origin_of(server), clock=Hurried())
+
+
+_ENDLESS = b"X-Padding: 1\r\n" * 10_000
+_DRIPS = {
+    "a head": (b"HTTP/1.1 200 OK\r\n", _ENDLESS),
+    "the head of a challenge": (b"HTTP/1.1 401 No\r\nWWW-Authenticate: " + CHALLENGE.encode() + b"\r\n", _ENDLESS),
+    "interim answers": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10_000),
+    "a body": (head(headers={"Content-Length": "100000"}), b" " * 100_000),
+    "chunks": (head(headers={"Transfer-Encoding": "chunked"}), b"1\r\n \r\n" * 20_000),
+    "a refusal": (head("503 Busy", {"Content-Length": "100000"}), b" " * 100_000),
+    "nothing": (b"", b""),
+}
+
+
+def drips(begin: bytes, rest: bytes) -> Script:
+    """A script that says its beginning at once and the rest a byte at a time, and then waits."""
+
+    def script(peer: Peer) -> None:
+        if peer.head():
+            peer.send(begin)
+            peer.send(rest, piece=1, pause=0.02)
+            peer.wait_for_hang_up()
+
+    return script
+
+
+@pytest.mark.parametrize("kind", _DRIPS)
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_answer_that_drips_is_given_up_wherever_it_drips(
+    kind: str, tls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No single read is ever late; only the whole of them."""
+    monkeypatch.setattr(client, "_LONGEST_REQUEST_SECONDS", 0.4)
+    with (
+        WireServer(drips(*_DRIPS[kind]), tls=server_tls() if tls else None) as server,
+        pytest.raises(ServiceUnavailableError, match=r"takes longer|cannot answer now"),
+    ):
+        ask(f"http{'s' if tls else ''}://localhost:{server.port}", clock=SystemClock())
+
+
+def test_a_proxy_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_LONGEST_REQUEST_SECONDS", 0.4)
+    with WireServer(drips(b"HTTP/1.1 200 OK\r\n", _ENDLESS)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url(""))
+        with pytest.raises(ServiceUnavailableError, match="takes longer"):
+            ask("https://service.example.net", clock=SystemClock())
+    assert proxy.heads[0].startswith("CONNECT ")
+
+
+def test_a_connection_that_is_kept_is_held_to_the_time_of_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that one request took is not taken from the next."""
+    monkeypatch.setattr(client, "_LONGEST_REQUEST_SECONDS", 5.0)
+
+    clock = ManualClock()
+
+    def script(peer: Peer) -> None:
+        while peer.head():
+            clock.advance(4)
+            peer.send(with_length(b"{}"))
+
+    with WireServer(script) as server, api_client(origin_of(server), clock=clock) as api:
+        for _ in range(3):
+            assert api.get("/job", accept="application/json").document == {}
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(("wait", "given"), [(0, 30.0), (60, 60.0), (86400, 120.0)])
+def test_a_request_gets_no_more_time_than_the_run_waits(wait: float, given: float) -> None:
+    with api_client("http://localhost:1", wait_seconds=wait) as api:
+        assert api._request_seconds == given
 
 
 # --- the network -----------------------------------------------------------------------------------------

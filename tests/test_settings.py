@@ -194,18 +194,22 @@ def test_the_command_is_run_without_a_shell(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "words"),
     [
-        "false",
-        "no-such-command-anywhere",
-        "printf 'half-of-the-key",
-        "sh -c 'echo half-of-the-key; exit 3'",
-        "true",
+        ("false", "the command false failed with exit code 1"),
+        ("no-such-command-anywhere", "the command no-such-command-anywhere cannot be run: No such file"),
+        ("printf 'half-of-the-key", "is no command"),
+        ("  ", "is no command"),
+        ("sh -c 'echo half-of-the-key; exit 3'", "the command sh failed with exit code 3"),
+        ("/bin/sh -c 'kill -9 $$' half-of-the-key", "the command sh failed with signal 9"),
+        (r"printf '\377half-of-the-key'", "the command printf printed no text"),
+        ("true", "is empty"),
     ],
 )
-def test_a_command_that_fails_is_our_error_and_its_output_stays_secret(command):
+def test_a_command_that_fails_is_our_error_and_its_output_stays_secret(command, words):
     with pytest.raises(ConfigurationError) as caught:
         resolve({"private_key_command": command}, {})
+    assert words in str(caught.value)
     assert "half-of-the-key" not in str(caught.value)
 
 
@@ -214,7 +218,7 @@ def test_a_command_that_hangs_is_given_up(monkeypatch):
         raise subprocess.TimeoutExpired("key", 60, output="half-of-the-key")
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(ConfigurationError, match="TimeoutExpired") as caught:
+    with pytest.raises(ConfigurationError, match="the command key did not end in 60 s") as caught:
         resolve({"private_key_command": "key"}, {})
     assert "half-of-the-key" not in str(caught.value)
 

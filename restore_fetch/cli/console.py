@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _KEPT_LINES = 50
+_LONGEST_LINE = 20_000
 
 
 @dataclass
@@ -46,23 +47,26 @@ class Console:
     receipt: Path | None = None
     _hide: Callable[[], None] | None = None
 
-    def note(self, event: str, message: str, *, level: str = "info", **fields: Any) -> None:
+    def note(
+        self, event: str, message: str, *, level: str = "info", even_quiet: bool = False, **fields: Any
+    ) -> None:
         """Write a log line, if it matters enough.
 
         Args:
             event: A short, stable name for machines.
             message: A sentence for people.
             level: `debug`, `info`, `warning` or `error`.
+            even_quiet: Whether it is told although only errors are asked for.
             fields: Further elements for machines.
         """
         least = "debug" if self.verbose else "info"
         if _LEVELS[level] < _LEVELS[least]:
             return
-        message = plain(scrub(message))
+        message = _short(plain(scrub(message)))
         prefix = f"{level}: " if level in ("warning", "error") else ""
         text = prefix + message
         self.last_lines = [*self.last_lines, text][-_KEPT_LINES:]
-        if self.quiet and level != "error":
+        if self.quiet and level != "error" and not even_quiet:
             return
         now = datetime.now(UTC)
         if self.json_logs:
@@ -133,6 +137,11 @@ class Console:
                 sys.stderr.flush()
         except OSError:
             _give_up(sys.stderr)  # nobody listens: the work goes on, its files and its exit code still tell
+
+
+def _short(text: str) -> str:
+    """A line that a hostile service cannot make so long that a log drowns in it."""
+    return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}… ({len(text)} characters)"
 
 
 def _give_up(stream: TextIO) -> None:

@@ -8,17 +8,25 @@ from restore_fetch.cli.exit_codes import INTERRUPTED, UNEXPECTED, USAGE, exit_co
 from restore_fetch.cli.signals import Stopped
 from restore_fetch.errors import RestoreFetchError
 
+_KEEPS = frozenset({"fetch", "pull"})  # what they had downloaded when they were stopped
 
-def failure_of(exc: BaseException) -> tuple[int, str]:
-    """The exit code for an error, and what happened."""
+
+def failure_of(exc: BaseException, command: str) -> tuple[int, str]:
+    """The exit code for an error, and what happened.
+
+    Args:
+        exc: The error.
+        command: The name of the command that it ended; empty when there was none yet.
+    """
+    kept = "what was downloaded is kept; " if command in _KEEPS else ""
     if isinstance(exc, click.ClickException):
         return USAGE, exc.format_message().rstrip(".")
     if isinstance(exc, RestoreFetchError):
         return exit_code_of(exc), str(exc)
     if isinstance(exc, Stopped):
-        return exc.exit_code, "stopped by a signal; what was downloaded is kept; run the same command again"
+        return exc.exit_code, f"stopped by a signal; {kept}run the same command again"
     if isinstance(exc, KeyboardInterrupt):
-        return INTERRUPTED, "stopped; what was downloaded is kept; run the same command again"
+        return INTERRUPTED, f"stopped; {kept}run the same command again"
     error = true_error(exc)
     return UNEXPECTED, f"unexpected {type(error).__name__}: {error}; this is a bug, please report it"
 

@@ -92,10 +92,10 @@ def main(arguments: Sequence[str]) -> int:
     except click.ClickException as exc:
         return _fail_usage(console, exc, arguments)
     except (RestoreFetchError, Stopped, KeyboardInterrupt) as exc:
-        code, message = failure_of(exc)
+        code, message = failure_of(exc, _command_of(arguments))
         console.fail(exc, message, code)
     except Exception as exc:  # noqa: BLE001 - whatever it is, people get one line and scripts get a code
-        code, message = failure_of(exc)
+        code, message = failure_of(exc, _command_of(arguments))
         if console.verbose > 1:
             console.raw(traceback.format_exc())
         hint = "" if console.verbose > 1 else "; run it again with -vv for the place"
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _fail_usage(console: Console, exc: click.ClickException, arguments: Sequence[str]) -> int:
     context = getattr(exc, "ctx", None)
-    command = next((argument for argument in arguments if argument in _COMMANDS), "")
+    command = _command_of(arguments)
     path = context.command_path if context is not None else f"{PROGRAM} {command}".rstrip()
     message = exc.format_message().rstrip(".")
     param = getattr(exc, "param", None)
@@ -114,6 +114,11 @@ def _fail_usage(console: Console, exc: click.ClickException, arguments: Sequence
         message += f" (from {param.envvar})" if from_environment else ""
     console.fail(exc, f"{message}; see {path} --help", USAGE)
     return USAGE
+
+
+def _command_of(arguments: Sequence[str]) -> str:
+    """The command in a command line; empty when there is none."""
+    return next((argument for argument in arguments if argument in _COMMANDS), "")
 
 
 def _wants_json_logs(arguments: Sequence[str]) -> bool:

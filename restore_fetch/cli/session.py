@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -56,7 +57,7 @@ def open_batch_fetcher(
     workers = None if dask is None else DaskWorkers(dask, lambda count: _tell_workers(console, count))
     elsewhere, shared = (connection, options) if dask is None else _for_workers(connection, options)
     with contextlib.ExitStack() as stack:
-        service = stack.enter_context(open_api(connection))
+        service = stack.enter_context(open_api(connection, options))
         progress = stack.enter_context(BatchProgress(console))
         connect = stack.enter_context(workers).connect if workers is not None else None
         yield batch_fetcher(service, elsewhere, shared, parallel=parallel, observer=progress, workers=connect)
@@ -102,19 +103,22 @@ def open_puller(
         one=lambda: open_fetcher(connection, options, console),
         batch=lambda: open_batch_fetcher(connection, options, parallel, console, dask),
     )
-    with open_api(connection) as service, Progress(console) as progress:
+    with open_api(connection, options) as service, Progress(console) as progress:
         yield Puller(
             service, options, order, fetchers, observer=progress, clock=SystemClock(), random=random.random
         )
 
 
-def open_api(connection: Connection) -> contextlib.AbstractContextManager[Service]:
-    """The service alone, for commands that only look.
+def open_api(
+    connection: Connection, options: FetchOptions | None = None
+) -> contextlib.AbstractContextManager[Service]:
+    """The service alone, for commands that only look; with options, for one that waits as long as they say.
 
     Raises:
         ConfigurationError: The certificates to trust, or a proxy of the environment, cannot be used.
     """
-    return open_service(connection, clock=SystemClock(), user_agent=USER_AGENT)
+    wait_seconds = options.wait_seconds if options else math.inf
+    return open_service(connection, clock=SystemClock(), user_agent=USER_AGENT, wait_seconds=wait_seconds)
 
 
 def show_fetched(console: Console, fetched: Fetched) -> None:

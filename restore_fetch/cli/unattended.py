@@ -92,26 +92,27 @@ class _Teller:
         """Tell that the run begins."""
         if self._ping is not None:
             reason = self._ping.start(seconds=_PING_SECONDS)
-            self._told("ping", "the ping of the beginning", reason, level="warning")
+            self._told("ping", "the ping of the beginning", reason)
 
     def end(self, exc: BaseException | None = None) -> None:
         """Tell how the run ended."""
         report = self._report(exc)
         if self._metrics is not None:
-            self._told("metrics", "writing the metrics", self._write_metrics(self._metrics, report))
+            reason = self._write_metrics(self._metrics, report)
+            self._told("metrics", "writing the metrics", reason, even_quiet=True)
         if self._ping is not None:
             lines = [*self._console.last_lines, *([f"error: {report.error}"] if report.error else [])]
             stopped = report.exit_code in (INTERRUPTED, TERMINATED)
             seconds = _HURRIED_PING_SECONDS if stopped else _PING_SECONDS
             reason = self._ping.end(report.exit_code, lines, seconds=seconds)
             # Who waits for the ping notices that it is missing; a line in a mail would tell it twice.
-            self._told("ping", "the ping of the end", reason, level="warning")
+            self._told("ping", "the ping of the end", reason)
         self._run_hook("on_failure" if report.exit_code else "on_success", report)
 
     def _report(self, exc: BaseException | None) -> Report:
         from restore_fetch.notify import Report
 
-        code, message = failure_of(exc) if exc is not None else (DONE, "")
+        code, message = failure_of(exc, self._command) if exc is not None else (DONE, "")
         archives = tuple(self._console.archives)
         unproven = any(archive.verdict != "verified" for archive in archives)
         here = "unverified" if unproven else "verified"
@@ -145,11 +146,15 @@ class _Teller:
 
         if name in self._hooks:
             option_name = "--" + name.replace("_", "-")
-            self._told("hook", option_name, run_command(self._hooks[name], report, os.environ))
+            reason = run_command(self._hooks[name], report, os.environ)
+            self._told("hook", option_name, reason, even_quiet=True)
 
-    def _told(self, event: str, what: str, reason: str | None, level: str = "error") -> None:
+    def _told(self, event: str, what: str, reason: str | None, *, even_quiet: bool = False) -> None:
+        # Never as an error: that word is for what ends a run, and the run may have ended well.
         if reason is not None:
-            self._console.note(f"{event}-failed", f"{what} failed: {reason}", level=level)
+            self._console.note(
+                f"{event}-failed", f"{what} failed: {reason}", level="warning", even_quiet=even_quiet
+            )
 
 
 def _owner(ctx: click.Context, values: Mapping[str, Any]) -> tuple[str, str]:

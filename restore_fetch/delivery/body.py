@@ -46,7 +46,8 @@ class Body(Protocol):
             How many; 0 when the body is whole.
 
         Raises:
-            TimeoutError: Nothing arrived in the socket's own time limit; ask again.
+            TimeoutError: No byte of the body arrived, be it in the socket's own time limit or because what came was
+                framing alone; ask again.
             DownloadInterruptedError: The connection ended too early, or broke.
             DownloadRefusedError: The framing is malformed.
         """
@@ -150,17 +151,19 @@ class ChunkedBody:
 
     def receive(self, buffer: Buffer, start: int, stop: int) -> int:
         """See `Body.receive`."""
-        while not self._whole:
-            raw_start = start + len(self._kept)
-            count = self._wire.receive_into(buffer.view[raw_start:stop])
-            if count == 0:
-                raise self._wire.cut("before the last chunk")
-            buffer.view[start:raw_start] = self._kept
-            self._kept = b""
-            squeezed = self._squeeze(buffer, start, raw_start + count)
-            if squeezed:
-                return squeezed
-        return 0
+        if self._whole:
+            return 0
+        raw_start = start + len(self._kept)
+        count = self._wire.receive_into(buffer.view[raw_start:stop])
+        if count == 0:
+            raise self._wire.cut("before the last chunk")
+        buffer.view[start:raw_start] = self._kept
+        self._kept = b""
+        squeezed = self._squeeze(buffer, start, raw_start + count)
+        if squeezed == 0 and not self._whole:
+            # Whoever asks looks at the time in between: framing alone, a byte now and then, is no progress.
+            raise TimeoutError
+        return squeezed
 
     def _squeeze(self, buffer: Buffer, start: int, end: int) -> int:
         """Move the data in `buffer[start:end]` together, over the framing; returns how much data there is."""

@@ -12,7 +12,7 @@ from restore_fetch.delivery.body import Body, body_of
 from restore_fetch.delivery.http1 import DeliveryClient, Response, Source
 from restore_fetch.delivery.journal import JournalFile
 from restore_fetch.delivery.part import PartFile, boot_id
-from restore_fetch.delivery.pipeline import TICK_SECONDS, Bounds, Pipeline
+from restore_fetch.delivery.pipeline import TICK_SECONDS, TOO_LARGE, Bounds, Pipeline
 from restore_fetch.errors import (
     ConfigurationError,
     DownloadError,
@@ -30,6 +30,7 @@ _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"\Z')
 _NOT_AN_ARCHIVE = re.compile(
     r"\s*(text/html|text/xml|application/xhtml\+xml|application/xml|application/json)\b", re.IGNORECASE
 )
+_LONGEST_SHOWN = 60
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -78,6 +79,7 @@ class Downloader:
             ConfigurationError: A proxy of the environment cannot be used.
             StorageError: The disk refuses.
         """
+        self._check_known_size(journal)
         if not is_strong(journal.state.etag):
             part.start_over()  # without a strong validator nobody can say that the rest belongs to these bytes
         part.check_room()
@@ -159,14 +161,24 @@ class Downloader:
                 attempts=(*attempts[:-1], afresh),
             )
         if total is not None:
-            if self._bounds.max_bytes is not None and total > self._bounds.max_bytes:
-                raise DownloadRefusedError(
-                    f"the archive has {total} bytes, more than the {self._bounds.max_bytes} allowed",
-                    outcome="too large",
-                    next_step="raise --max-size if that is expected",
-                )
+            self._check_announced(total, sent=True)
             part.reserve(total)
         return body
+
+    def _check_known_size(self, journal: JournalFile) -> None:
+        """Use up no download for an archive that was refused as too large before, and still is."""
+        state = journal.state
+        if state.total_bytes is not None and state.attempts and state.attempts[-1].outcome == TOO_LARGE:
+            self._check_announced(state.total_bytes, sent=False)
+
+    def _check_announced(self, total_bytes: int, *, sent: bool) -> None:
+        if self._bounds.max_bytes is not None and total_bytes > self._bounds.max_bytes:
+            raise DownloadRefusedError(
+                f"the archive has {total_bytes} bytes, more than the {self._bounds.max_bytes} allowed",
+                outcome=TOO_LARGE,
+                sent=sent,
+                next_step="raise --max-size if so large an archive is expected",
+            )
 
     def _accept_rest(self, response: Response, part: PartFile, journal: JournalFile, body: Body) -> int:
         """Check that a 206 is the rest of the very bytes that are here (RFC 9110, section 14.4)."""
@@ -220,12 +232,18 @@ def _wrong_range(response: Response, journal: JournalFile) -> DownloadInterrupte
 
 
 def _check_stored(part: PartFile, journal: JournalFile) -> None:
-    """Refuse a file that is shorter than what was written to it: its hash is that of the bytes received."""
-    if part.stored_bytes() >= part.size:
+    """Refuse a file that is not as long as what was written to it: its hash is that of the bytes received."""
+    stored = part.stored_bytes()
+    if stored == part.size:
         return
-    journal.update(etag=None)  # nobody knows which are missing: these are no beginning to go on from
+    journal.update(etag=None)  # nobody knows which are wrong: these are no beginning to go on from
+    what = (
+        "is shorter than what was written to it: the disk, or another program, lost some of it"
+        if stored < part.size
+        else "is longer than what was written to it: another program writes to it, too"
+    )
     raise StorageError(
-        f"{part.path} is shorter than what was written to it: the disk, or another program, lost some of it",
+        f"{part.path} {what}",
         path=part.path,
         errno=errno.EIO,
         files="what is left of it cannot be gone on from",
@@ -254,13 +272,14 @@ def _check_content(response: Response) -> None:
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise DownloadRefusedError(
-            f"{response.host} sends the archive in a content encoding ({encoding}): its own bytes are needed",
+            f"{response.host} sends the archive in a content encoding ({encoding[:_LONGEST_SHOWN]}): "
+            "its own bytes are needed",
             outcome="content encoding",
             status=response.status,
         )
-    if _NOT_AN_ARCHIVE.match(response.headers.get("content-type", "")):
+    if match := _NOT_AN_ARCHIVE.match(response.headers.get("content-type", "")):
         raise DownloadRefusedError(
-            f"{response.host} sends {response.headers['content-type'].split(';')[0]} in place of an archive",
+            f"{response.host} sends {match[1].lower()} in place of an archive",
             outcome="not an archive",
             status=response.status,
             next_step="look for a proxy or a login page in between",

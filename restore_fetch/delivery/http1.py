@@ -30,6 +30,11 @@ _HEAD_RECEIVE_BYTES = 16 * 1024
 _MOST_REDIRECTS = 5
 _LAST_PORT = 65535
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_URL_NEXT_STEP = (
+    "the service would name the same URL again: check --base-url and what stands in between, "
+    "or start a new restore job"
+)
+_REDIRECT_NEXT_STEP = "check what stands in between, or start a new restore job"
 _REAL_TIME = SystemClock()  # a socket's time limits know no other
 
 
@@ -122,21 +127,17 @@ class DeliveryClient:
             except ConfigurationError as exc:
                 if hop == 0:
                     raise
-                raise DownloadRefusedError(
-                    f"{exc.what}, and the delivery redirects to where it is needed", outcome="refused redirect"
-                ) from exc
+                raise _refused_redirect(f"{exc.what}, and the delivery redirects to where it is needed") from exc
             if response.status not in _REDIRECTS or "location" not in response.headers:
                 return response
             response.close()
             target = _join(url, response.headers["location"])
             if url.scheme == "https" and target.scheme != "https":
-                raise DownloadRefusedError(
-                    f"{response.host} redirects from https to {target.scheme}", outcome="refused redirect"
-                )
+                raise _refused_redirect(f"{response.host} redirects from https to {target.scheme}")
             if _origin(target) != _origin(url):
                 auth = None
             url = target
-        raise DownloadRefusedError(f"{url.host} redirects without end", outcome="refused redirect")
+        raise _refused_redirect(f"{url.host} redirects without end")
 
     def exposes(self, source: Source) -> bool:
         """Whether an archive would cross a public network in the clear, because that was allowed.
@@ -149,15 +150,11 @@ class DeliveryClient:
 
     def _check_scheme(self, url: httpx.URL) -> None:
         if url.scheme not in ("http", "https") or not url.host:
-            raise DownloadRefusedError(
-                "the delivery's URL is neither http nor https", outcome="refused URL", sent=False
-            )
+            raise _refused_url("the delivery's URL is neither http nor https")
         if url.scheme == "http" and not self._allow_http and not is_private_host(url.host):
-            raise DownloadRefusedError(
+            raise _refused_url(
                 f"the delivery is plain http from {url.host}, which is not a loopback or private address",
-                outcome="refused URL",
-                sent=False,
-                next_step="use --allow-http if the network in between can be trusted",
+                "use --allow-http if the network in between can be trusted",
             )
 
     def _ask(self, url: httpx.URL, auth: tuple[str, str] | None, offset: int, etag: str | None) -> Response:
@@ -279,14 +276,22 @@ def _parse_url(text: str) -> httpx.URL:
     try:
         return _checked(httpx.URL(text))
     except (httpx.InvalidURL, ValueError) as exc:
-        raise DownloadRefusedError("the delivery's URL is malformed", outcome="refused URL", sent=False) from exc
+        raise _refused_url("the delivery's URL is malformed") from exc
 
 
 def _join(url: httpx.URL, location: str) -> httpx.URL:
     try:
         return _checked(url.join(location))
     except (httpx.InvalidURL, ValueError) as exc:
-        raise DownloadRefusedError(f"{url.host} redirects to no URL", outcome="refused redirect") from exc
+        raise _refused_redirect(f"{url.host} redirects to no URL") from exc
+
+
+def _refused_url(what: str, next_step: str = _URL_NEXT_STEP) -> DownloadRefusedError:
+    return DownloadRefusedError(what, outcome="refused URL", sent=False, next_step=next_step)
+
+
+def _refused_redirect(what: str) -> DownloadRefusedError:
+    return DownloadRefusedError(what, outcome="refused redirect", next_step=_REDIRECT_NEXT_STEP)
 
 
 def _checked(url: httpx.URL) -> httpx.URL:

@@ -80,10 +80,25 @@ class PartFile:
             with self._errors("close"):
                 os.close(descriptor)
 
+    def forget_if_empty(self) -> None:
+        """Remove a file that holds nothing, and with it the room that was set aside for it, if that can be done."""
+        with contextlib.suppress(OSError):
+            state = os.fstat(self._descriptor)
+            if state.st_size == 0 and os.path.samestat(state, self.path.lstat()):
+                self.path.unlink()
+
     def stored_bytes(self) -> int:
         """How many bytes the file has, whether hashed yet or not."""
+        return self.state().st_size
+
+    def state(self) -> os.stat_result:
+        """What the operating system says of the file.
+
+        Raises:
+            StorageError: It cannot be asked.
+        """
         with self._errors("look at"):
-            return os.fstat(self._descriptor).st_size
+            return os.fstat(self._descriptor)
 
     def start_over(self) -> None:
         """Forget every byte.
@@ -159,7 +174,7 @@ class PartFile:
                 f"{show_size(self._min_free_bytes)} to stay free, {show_size(free)} there",
                 path=self.path,
                 errno=errno.ENOSPC,
-                files=f"{self.size} bytes are kept in {self.path.name}",
+                files=self.kept(),
                 next_step="free some space, or choose another --out-dir, and run the same command again",
             )
         with self._errors("reserve space for"):
@@ -176,7 +191,7 @@ class PartFile:
                 f"less than {show_size(self._min_free_bytes)} is free in {self.path.parent}",
                 path=self.path,
                 errno=errno.ENOSPC,
-                files=f"{self.size} bytes are kept in {self.path.name}",
+                files=self.kept(),
                 next_step="free some space, or lower --min-free, and run the same command again",
             )
 
@@ -211,6 +226,10 @@ class PartFile:
         with self._errors("flush"):
             os.fsync(self._descriptor)
         self.durable_bytes = size
+
+    def kept(self) -> str:
+        """What state it is in, in words for people."""
+        return f"{self.size} bytes are kept in {self.path.name}" if self.size else "nothing was kept"
 
     def digest(self) -> Digest:
         """The SHA1 of everything in the file."""

@@ -30,6 +30,7 @@ _HAND_OVER_BYTES = BUFFER_BYTES - 128 * 1024  # the rest of a buffer is too litt
 _BLOCK_BYTES = 64 * 1024  # a file system takes several times as long for writes that begin in the middle of a page
 _FLUSH_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 30.0
+TOO_LARGE = "too large"
 _END = 0
 _CHECKPOINT = -1
 _JOIN_SECONDS = 1.0
@@ -209,8 +210,9 @@ class Pipeline:
         if self._bounds.max_bytes is not None and self._received > self._bounds.max_bytes:
             raise DownloadRefusedError(
                 f"the archive is larger than the {self._bounds.max_bytes} bytes allowed",
-                outcome="too large",
-                next_step="raise --max-size if that is expected",
+                outcome=TOO_LARGE,
+                next_step="raise --max-size if so large an archive is expected: as it is, each run uses up a "
+                "download",
             )
 
     def _rest(self, seconds: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import httpx
 
 from restore_fetch.clock import Clock
@@ -19,13 +21,16 @@ Service = LegacyRestoreService | CloudBackupService
 __all__ = ["CloudBackupService", "LegacyRestoreService", "Service", "open_service", "parse_job"]
 
 
-def open_service(connection: Connection, *, clock: Clock, user_agent: str) -> Service:
+def open_service(
+    connection: Connection, *, clock: Clock, user_agent: str, wait_seconds: float = math.inf
+) -> Service:
     """The service that a connection describes, ready to be asked; nothing is sent yet.
 
     Args:
         connection: Where it is, and the key or the service account.
         clock: The local time.
         user_agent: What the client calls itself.
+        wait_seconds: How long the run waits for it in all; see `ApiClient`.
 
     Raises:
         ConfigurationError: `ca_file` or a proxy of the environment cannot be used, or there is neither a key nor a
@@ -37,6 +42,7 @@ def open_service(connection: Connection, *, clock: Clock, user_agent: str) -> Se
         tls=tls_context(connection.ca_file),
         clock=clock,
         user_agent=user_agent,
+        wait_seconds=wait_seconds,
     )
     if connection.service == "atlas-cloud":
         return CloudBackupService(api, project_id=connection.project_id, cluster=connection.cluster, clock=clock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,11 +26,12 @@ from restore_fetch.errors import (
 )
 from restore_fetch.redaction import plain, scrub
 from restore_fetch.rules import retry_after_seconds
+from restore_fetch.service.deadline import Deadline
 
 ONE_DOCUMENT_BYTES = 1024 * 1024
 ONE_LIST_BYTES = 16 * 1024 * 1024
 _TIMEOUT_SECONDS = 30.0
-_TOTAL_SECONDS = 120.0
+_LONGEST_REQUEST_SECONDS = 120.0
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_DETAIL = 300
 _PLAUSIBLE_YEARS = range(2000, 3000)
@@ -57,6 +59,8 @@ class ApiClient:
         tls: Whom to trust.
         clock: The time, where the service does not tell it.
         user_agent: What the client calls itself.
+        wait_seconds: How long the run waits for the service in all. No single request gets more, unless that is
+            less than half a minute.
         transport: Another transport, for tests.
     """
 
@@ -68,10 +72,13 @@ class ApiClient:
         tls: Any,
         clock: Clock,
         user_agent: str,
+        wait_seconds: float = math.inf,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._origin = origin
         self._clock = clock
+        self._deadline = Deadline(clock)
+        self._request_seconds = min(_LONGEST_REQUEST_SECONDS, max(_TIMEOUT_SECONDS, wait_seconds))
         network.remember_proxy_passwords()
         try:
             base_url = httpx.URL(origin)
@@ -94,6 +101,7 @@ class ApiClient:
                 "a proxy named in the environment cannot be used",
                 next_step="check HTTPS_PROXY and HTTP_PROXY",
             ) from exc
+        self._deadline.bind(self._http)
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +172,7 @@ class ApiClient:
     ) -> Answer:
         try:
             request = self._http.build_request(method, path, params=params, json=body, headers={"Accept": accept})
-            with contextlib.closing(self._send(request)) as response:
+            with self._deadline.of(self._request_seconds), contextlib.closing(self._send(request)) as response:
                 date = self._date(response)
                 content = self._content(response, max_bytes)
         except (httpx.InvalidURL, UnicodeError) as exc:
@@ -202,14 +210,12 @@ class ApiClient:
     def _read(self, response: httpx.Response, max_bytes: int) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
             raise ServiceUnavailableError("the service answers in a content encoding it was not asked for")
-        deadline = self._clock.monotonic() + _TOTAL_SECONDS
         content = bytearray()
         for chunk in response.iter_raw():
             content += chunk
             if len(content) > max_bytes:
                 raise ServiceUnavailableError(f"the service's answer is larger than {max_bytes} bytes")
-            if self._clock.monotonic() > deadline:
-                raise ServiceUnavailableError(f"the service's answer takes longer than {_TOTAL_SECONDS:.0f} s")
+            self._deadline.left()
         return bytes(content)
 
     def _unreachable(self, exc: Exception) -> ApiError | ConfigurationError:
