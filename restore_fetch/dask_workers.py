@@ -6,7 +6,6 @@ scheduler, come from Dask's own configuration.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import logging
@@ -118,6 +117,7 @@ def _bounded(client: Any) -> Any:
     And one that could not begin, or whose scheduler is gone, closes itself once more when the process ends, for as
     long as two timeouts.
     """
+    import asyncio
 
     class Bounded(client):  # type: ignore[misc]
         async def _start(self, **options: Any) -> Any:
