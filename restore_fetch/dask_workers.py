@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
+from ssl import SSLError
 from types import TracebackType
 from typing import Any, Self
 
@@ -52,7 +53,7 @@ class DaskWorkers(Executor):
         """Connect to the scheduler, once.
 
         Raises:
-            ConfigurationError: Dask's certificates are missing or cannot be used.
+            ConfigurationError: Dask's certificates are missing or cannot be used, or what answers is no scheduler.
             ServiceUnavailableError: The scheduler cannot be reached in the time that Dask is configured to wait.
         """
         if self._executor is None:
@@ -73,9 +74,8 @@ class DaskWorkers(Executor):
         """Leave the cluster. What has not been begun there is forgotten; what has been comes to its end."""
         client, self._client, self._executor = self._client, None, None
         if client is not None:
-            # A scheduler that is gone must not hold up the end of the run.
-            with contextlib.suppress(Exception), _quiet():
-                client.close(timeout=_CLOSE_SECONDS)
+            with _quiet():
+                client.leave()
 
     def __enter__(self) -> Self:
         return self
@@ -92,18 +92,52 @@ def _client(address: str) -> Any:
             import distributed
 
             _silence()
-            return distributed.Client(address, set_as_default=False)
+            return _bounded(distributed.Client)(address, set_as_default=False)
+    except (FileNotFoundError, IsADirectoryError, PermissionError, SSLError) as exc:
+        raise ConfigurationError(
+            f"a certificate or key in Dask's own configuration cannot be used: {exc.strerror or exc}",
+            next_step="check distributed.comm.tls there",
+        ) from exc
     except OSError as exc:
         raise ServiceUnavailableError(
             f"the Dask scheduler at {address} cannot be reached ({type(exc).__name__})",
             files="nothing was begun",
             next_step="check --dask, and that the scheduler runs",
         ) from exc
-    except (TypeError, ValueError, RuntimeError) as exc:
+    except Exception as exc:
         raise ConfigurationError(
-            f"Dask cannot connect to {address}: {exc}",
+            f"Dask cannot connect to {address}: {' '.join(str(exc).split()) or type(exc).__name__}",
             next_step="check --dask, and the certificates in Dask's own configuration",
         ) from exc
+
+
+def _bounded(client: Any) -> Any:
+    """Dask's client, but one that comes to an end: Dask's own waits without limit for a peer that says nothing.
+
+    And one that could not begin, or whose scheduler is gone, closes itself once more when the process ends, for as
+    long as two timeouts.
+    """
+    import asyncio
+
+    class Bounded(client):  # type: ignore[misc]
+        async def _start(self, **options: Any) -> Any:
+            return await asyncio.wait_for(super()._start(**options), self._timeout)
+
+        def start(self, **options: Any) -> None:
+            try:
+                super().start(**options)
+            except BaseException:
+                self.leave()
+                raise
+
+        def leave(self) -> None:
+            try:
+                with contextlib.suppress(Exception):
+                    self.close(timeout=_CLOSE_SECONDS)
+            finally:
+                self.status = "closed"
+
+    return Bounded
 
 
 def _pass_on(theirs: Future[Any], ours: Future[Any]) -> None:

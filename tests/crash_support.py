@@ -227,7 +227,7 @@ class Workshop:
 
     def environment(self) -> dict[str, str]:
         """Nothing of the settings and proxies of whoever runs this."""
-        kept = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+        kept = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "PYDANTIC_DISABLE_PLUGINS")
         return {name: os.environ[name] for name in kept if name in os.environ} | {"HOME": str(self.folder)}
 
 

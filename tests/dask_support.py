@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 PATIENCE_SECONDS = 60.0
@@ -18,37 +21,58 @@ _LOCAL = ("--host", "127.0.0.1", "--no-dashboard")
 
 
 class Cluster:
-    """A scheduler that runs.
+    """A scheduler that runs, and the workers that have joined it.
 
     Attributes:
         address: What `--dask` is given.
-        process: The scheduler.
+        scheduler: The process.
     """
 
-    def __init__(self, place: Path, process: subprocess.Popen[bytes], variables: Mapping[str, str]) -> None:
-        self.process = process
+    def __init__(
+        self, place: Path, scheduler: subprocess.Popen[bytes], variables: Mapping[str, str], stack: ExitStack
+    ) -> None:
+        self.scheduler = scheduler
+        self.address: str = json.loads((place / "scheduler.json").read_bytes())["address"]
         self._place = place
         self._variables = variables
-        self.address = json.loads((place / "scheduler.json").read_bytes())["address"]
+        self._stack = stack
+        self._names = (f"worker-{number}" for number in itertools.count())
+        self._workers: list[subprocess.Popen[bytes]] = []
 
-    @contextmanager
-    def worker(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker with one thread, that has joined; killed at the end of the block.
+    def have_workers(self, count: int) -> None:
+        """Let new workers join, at the same time, until there are so many that run.
 
-        It runs in a folder of its own, and knows of the sandbox the private key alone.
+        Each has one thread and a folder of its own, and knows of the sandbox the private key alone.
         """
-        place = self._place / name
-        place.mkdir()
-        joining = ("--nthreads", "1", "--no-nanny", "--local-directory", str(place))
-        line = _dask("worker", *_LOCAL, *joining, "--name", name, self.address)
-        with _process(line, place, self._variables) as process:
-            _until(process, place, lambda: b"Registered to:" in (place / "said").read_bytes())
-            yield process
+        running = [worker for worker in self._workers if worker.poll() is None]
+        joining = []
+        for _ in range(count - len(running)):
+            place = self._place / next(self._names)
+            place.mkdir()
+            how = ("--nthreads", "1", "--no-nanny", "--local-directory", str(place), "--name", place.name)
+            line = _dask("worker", *_LOCAL, *how, self.address)
+            joining.append((self._stack.enter_context(_process(line, place, self._variables)), place))
+        for process, place in joining:
+            until(
+                lambda place=place: b"Registered to:" in (place / "said").read_bytes(),  # type: ignore[misc]
+                process,
+                place,
+            )
+        self._workers = [*running, *(process for process, _ in joining)]
+
+    def worker_with(self, path: Path) -> subprocess.Popen[bytes]:
+        """The worker that has a file open; there must be one."""
+        (found,) = (worker for worker in self._workers if path.resolve() in _open_files(worker.pid))
+        return found
+
+    def said(self) -> str:
+        """What all of its processes have written so far."""
+        return "".join(path.read_text("utf-8") for path in self._place.rglob("said"))
 
 
 @contextmanager
 def dask_cluster(place: Path, variables: Mapping[str, str]) -> Iterator[Cluster]:
-    """A scheduler; it is killed at the end of the block.
+    """A scheduler, without workers at first; all are killed at the end of the block.
 
     Args:
         place: A folder for what the processes need and say.
@@ -56,9 +80,22 @@ def dask_cluster(place: Path, variables: Mapping[str, str]) -> Iterator[Cluster]
     """
     file = place / "scheduler.json"
     line = _dask("scheduler", *_LOCAL, "--port", "0", "--scheduler-file", str(file))
-    with _process(line, place, {}) as process:
-        _until(process, place, lambda: _is_document(file))
-        yield Cluster(place, process, variables)
+    with ExitStack() as stack:
+        process = stack.enter_context(_process(line, place, {}))
+        until(lambda: _is_document(file), process, place)
+        yield Cluster(place, process, variables, stack)
+
+
+def until(
+    happened: Callable[[], object], process: subprocess.Popen[bytes] | None = None, place: Path | None = None
+) -> None:
+    """Wait until something has happened, while a process runs that writes to `said` in its place."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        said = (place / "said").read_text("utf-8") if place is not None else ""
+        assert process is None or process.poll() is None, said
+        assert time.monotonic() < deadline, said
+        time.sleep(0.02)
 
 
 def _dask(*arguments: str) -> list[str]:
@@ -81,12 +118,11 @@ def _process(line: list[str], place: Path, variables: Mapping[str, str]) -> Iter
             process.kill()
 
 
-def _until(process: subprocess.Popen[bytes], place: Path, happened) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        assert process.poll() is None, (place / "said").read_text("utf-8")
-        assert time.monotonic() < deadline, (place / "said").read_text("utf-8")
-        time.sleep(0.05)
+def _open_files(pid: int) -> list[Path]:
+    psutil = importlib.import_module("psutil")  # it comes with the extra dask
+    with contextlib.suppress(psutil.Error):
+        return [Path(file.path) for file in psutil.Process(pid).open_files()]
+    return []
 
 
 def _is_document(path: Path) -> bool:

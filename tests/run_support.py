@@ -168,7 +168,11 @@ def start(
 
 def environment(sandbox: Sandbox, home: Path, changes: Mapping[str, str | None]) -> dict[str, str]:
     """A clean environment that knows the sandbox and nothing of the person who runs the tests."""
-    kept = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("COVERAGE_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "PATH" or name.startswith(("COVERAGE_", "PYDANTIC_"))
+    }
     connection = {
         "RESTORE_FETCH_BASE_URL": sandbox.base_url,
         "RESTORE_FETCH_PROJECT_ID": sandbox.project_id,

@@ -129,6 +129,7 @@ def run_told(
 ) -> Ended:
     """Run the program to its end against whatever a sandbox's description tells."""
     surroundings = {
+        **{name: value for name, value in os.environ.items() if name.startswith("PYDANTIC_")},
         "PATH": os.environ["PATH"],
         "HOME": os.environ["HOME"],
         "RESTORE_FETCH_SERVICE": told["service"],

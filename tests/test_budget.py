@@ -18,6 +18,7 @@ from restore_fetch.delivery import DeliveryClient
 from restore_fetch.models import RestoreJob
 from restore_fetch.network import tls_context
 from restore_fetch.settings import FetchOptions
+from tests.delivery_support import memory_folder
 from tests.faults_support import ARCHIVE, CUT, JOB, NAME, SHA1, WHOLE, Stage, shows, verified
 from tests.run_support import run, start
 from tests.support import ManualClock
@@ -121,7 +122,7 @@ def folder(tmp_path: Path) -> Iterator[Callable[..., Folder]]:
     numbers = itertools.count()
 
     def make(allowed: int, clock: Clock | None = None) -> Folder:
-        path = tmp_path / f"{next(numbers)}" / "out"
+        path = place / f"{next(numbers)}" / "out"
         path.mkdir(parents=True)
         made = Folder(path, allowed, clock or ManualClock())
         made.server.__enter__()
@@ -129,9 +130,10 @@ def folder(tmp_path: Path) -> Iterator[Callable[..., Folder]]:
         return made
 
     open_ones: list[Folder] = []
-    yield make
-    for one in open_ones:
-        one.server.__exit__(None, None, None)
+    with memory_folder(tmp_path) as place:
+        yield make
+        for one in open_ones:
+            one.server.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("first", EVENTS)

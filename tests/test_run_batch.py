@@ -15,6 +15,7 @@ import pytest
 
 from restore_fetch.sandbox import SCENARIOS, Sandbox
 from tests.batch_support import end, expected_paths, lists, run, served, single_looks, start
+from tests.delivery_support import memory_folder
 
 READY = replace(SCENARIOS["normal"], polls_until_finished=0)
 WRONG = replace(READY, hash_kind="wrong")
@@ -82,17 +83,17 @@ def test_the_receipt_of_a_batch_says_which_part_is_which_file(sandbox: Sandbox, 
 
 def test_a_batch_of_250_is_verified_with_at_most_one_list_request_a_poll(tmp_path: Path) -> None:
     poll_seconds = 0.5
-    with Sandbox(size_bytes=1024, shards=249) as sandbox:
+    with Sandbox(size_bytes=1024, shards=249) as sandbox, memory_folder(tmp_path) as out_dir:
         began = time.monotonic()
-        ran = fetch(sandbox, tmp_path, sandbox.batch_id, "--poll-interval", "0.5s", "--parallel", "4", "--quiet")
+        ran = fetch(sandbox, out_dir, sandbox.batch_id, "--poll-interval", "0.5s", "--parallel", "4", "--quiet")
         polls = math.ceil((time.monotonic() - began) / poll_seconds)
         assert ran.code == 0, ran.err
-        assert ran.out.splitlines() == expected_paths(sandbox, tmp_path, sandbox.batch_id)
+        assert ran.out.splitlines() == expected_paths(sandbox, out_dir, sandbox.batch_id)
         assert set(gets(sandbox, sandbox.batch_id)) == {1}
         assert 0 < len(lists(sandbox)) <= polls
         assert len(served(sandbox)) == len(lists(sandbox))
         asked = len(sandbox.requests)
-        again = fetch(sandbox, tmp_path, sandbox.batch_id)
+        again = fetch(sandbox, out_dir, sandbox.batch_id)
         assert (again.code, again.out) == (0, ran.out)
         assert len(sandbox.requests) == asked
         assert sandbox.errors == []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import pickle
 import signal
+import socket
+import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -17,19 +19,24 @@ from typing import Any
 import pytest
 
 from restore_fetch import fetch_batch
+from restore_fetch.cli.main import main
 from restore_fetch.crews import Unit, fetch_one
+from restore_fetch.dask_workers import DaskWorkers
 from restore_fetch.errors import ConfigurationError, StorageError
 from restore_fetch.sandbox import SCENARIOS, Sandbox
 from restore_fetch.settings import resolve_connection
 from restore_fetch.sources import Given
 from tests import batch_support
-from tests.batch_support import end, expected_paths, run, start
+from tests.batch_support import Ran, creations, end, expected_paths, run, start
 from tests.command_support import key_file
-from tests.dask_support import PATIENCE_SECONDS, Cluster, dask_cluster
+from tests.dask_support import PATIENCE_SECONDS, Cluster, dask_cluster, until
+from tests.run_support import change
 
 READY = replace(SCENARIOS["normal"], polls_until_finished=0)
-SLOW = replace(READY, bytes_per_second=6000)
+SILENT = replace(SCENARIOS["stall"], polls_until_finished=0)  # in the middle of the first download
+WITHHELD = replace(READY, hash_delay_looks=10**9)
 KEY_VARIABLE = "MONGODB_ATLAS_PRIVATE_API_KEY"
+NOWHERE = "tcp://127.0.0.1:1"
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="the extra dask is not installed"
 )
@@ -43,13 +50,21 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-def cluster(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def scheduler(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     variables = {KEY_VARIABLE: sandbox.private_key, "NO_PROXY": "127.0.0.1"}
     with dask_cluster(tmp_path_factory.mktemp("dask"), variables) as cluster:
         yield cluster
+        assert [secret for secret in sandbox.secrets() if secret in cluster.said()] == []
 
 
-def fetch(sandbox: Sandbox, out_dir: Path, batch_id: str, address: str, *arguments: str) -> Any:
+@pytest.fixture
+def cluster(scheduler: Cluster) -> Cluster:
+    """A scheduler with two workers; those that a test before this one killed are replaced."""
+    scheduler.have_workers(2)
+    return scheduler
+
+
+def fetch(sandbox: Sandbox, out_dir: Path, batch_id: str, address: str, *arguments: str) -> Ran:
     return run(sandbox, out_dir, "fetch", "--batch-id", batch_id, "--dask", address, *arguments)
 
 
@@ -57,16 +72,16 @@ def gets(sandbox: Sandbox, batch_id: str) -> list[int]:
     return [sandbox.delivery_gets(job_id) for job_id in sandbox.jobs_of(batch_id)]
 
 
-def arriving(folder: Path) -> int:
-    """How many downloads have brought bytes so far."""
-    return sum(1 for path in folder.glob("*.part") if path.stat().st_size)
+def part_of(sandbox: Sandbox, folder: Path, job_id: str) -> Path:
+    return folder / f"{sandbox.file_name(job_id)}.part"
 
 
-def wait_until(happened: Any) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def has_bytes(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def batch_receipts(folder: Path) -> list[Path]:
+    return list(folder.glob("batch-*"))
 
 
 # A cluster that runs
@@ -77,17 +92,16 @@ def test_a_batch_is_verified_by_the_workers_and_the_second_run_needs_no_schedule
     sandbox: Sandbox, cluster: Cluster, tmp_path: Path
 ) -> None:
     batch_id = sandbox.add_batch("normal", "late-hash", "normal")
-    with cluster.worker("whole-1"), cluster.worker("whole-2"):
-        ran = fetch(sandbox, tmp_path, batch_id, cluster.address, "--log-format", "json")
+    ran = fetch(sandbox, tmp_path, batch_id, cluster.address, "--log-format", "json")
     assert ran.code == 0, ran.err
     assert ran.out.splitlines() == expected_paths(sandbox, tmp_path, batch_id)
     assert gets(sandbox, batch_id) == [1, 1, 1]
-    events = [json.loads(line)["event"] for line in ran.err.splitlines()]
-    assert "workers" in events
+    lines = [json.loads(line) for line in ran.err.splitlines()]
+    assert [line["message"] for line in lines if line["event"] == "workers"] == ["the Dask cluster has 2 workers"]
     receipt = json.loads((tmp_path / f"batch-{batch_id}.receipt.json").read_bytes())
     assert {member["job_id"] for member in receipt["members"]} == set(sandbox.jobs_of(batch_id))
     assert not list(tmp_path.glob(".restore-fetch-*"))
-    again = fetch(sandbox, tmp_path, batch_id, "tcp://127.0.0.1:1")
+    again = fetch(sandbox, tmp_path, batch_id, NOWHERE)
     assert (again.code, again.out) == (0, ran.out)
 
 
@@ -95,25 +109,26 @@ def test_a_batch_is_verified_by_the_workers_and_the_second_run_needs_no_schedule
 def test_the_batch_ends_verified_although_a_worker_is_killed_in_the_middle(
     sandbox: Sandbox, cluster: Cluster, tmp_path: Path
 ) -> None:
-    batch_id = sandbox.add_batch(*[replace(SLOW, max_downloads=2)] * 3)
-    with cluster.worker("survivor"), cluster.worker("victim") as victim:
-        process = start(sandbox, tmp_path, "fetch", "--batch-id", batch_id, "--dask", cluster.address)
-        try:
-            wait_until(lambda: process.poll() is not None or arriving(tmp_path) == 2)
-            assert process.poll() is None
-            victim.kill()
-        finally:
-            ran = end(process)
+    batch_id = sandbox.add_batch(replace(SILENT, max_downloads=2), READY, READY)
+    job_ids = sandbox.jobs_of(batch_id)
+    part = part_of(sandbox, tmp_path, job_ids[0])
+    process = start(sandbox, tmp_path, "fetch", "--batch-id", batch_id, "--dask", cluster.address)
+    try:
+        until(lambda: process.poll() is not None or has_bytes(part))
+        assert process.poll() is None
+        cluster.worker_with(part).kill()
+    finally:
+        ran = end(process)
     assert ran.code == 0, ran.err
     assert ran.out.splitlines() == expected_paths(sandbox, tmp_path, batch_id)
-    assert sorted(gets(sandbox, batch_id)) == [1, 1, 2]
-    for job_id in sandbox.jobs_of(batch_id):
+    assert gets(sandbox, batch_id) == [2, 1, 1]
+    for job_id in job_ids:
         receipt = json.loads((tmp_path / f"{sandbox.file_name(job_id)}.receipt.json").read_bytes())
         outcomes = [attempt["outcome"] for attempt in receipt["attempts"]]
         assert len(outcomes) == sandbox.delivery_gets(job_id)  # also the one that died was counted
         assert outcomes[-1] == "complete"
         assert receipt["sha1"] == sandbox.archive(job_id).sha1
-    assert len(list(tmp_path.glob("batch-*"))) == 1
+    assert len(batch_receipts(tmp_path)) == 1
     assert not list(tmp_path.glob("*.part*"))
     assert not list(tmp_path.glob(".restore-fetch-*"))
 
@@ -122,10 +137,13 @@ def test_the_batch_ends_verified_although_a_worker_is_killed_in_the_middle(
 def test_two_runs_by_the_same_workers_download_each_part_once(
     sandbox: Sandbox, cluster: Cluster, tmp_path: Path
 ) -> None:
-    batch_id = sandbox.add_batch(READY, SLOW, READY)
+    batch_id = sandbox.add_batch(READY, WITHHELD, READY)
     arguments = ("fetch", "--batch-id", batch_id, "--dask", cluster.address)
-    with cluster.worker("both-1"), cluster.worker("both-2"):
-        processes = [start(sandbox, tmp_path, *arguments) for _ in range(2)]
+    processes = [start(sandbox, tmp_path, *arguments) for _ in range(2)]
+    try:
+        until(lambda: gets(sandbox, batch_id)[1] == 1)  # neither can end before the hash is published
+        change(sandbox, sandbox.jobs_of(batch_id)[1], hash_delay_looks=0)
+    finally:
         ends = [end(process) for process in processes]
     assert [ran.code for ran in ends] == [0, 0], [ran.err for ran in ends]
     assert ends[0].out == ends[1].out
@@ -133,56 +151,75 @@ def test_two_runs_by_the_same_workers_download_each_part_once(
 
 
 @needs_dask
-def test_one_bad_part_gives_17_and_workers_tell_no_secret(
-    sandbox: Sandbox, cluster: Cluster, tmp_path: Path
-) -> None:
+def test_one_bad_part_gives_17(sandbox: Sandbox, cluster: Cluster, tmp_path: Path) -> None:
     batch_id = sandbox.add_batch(READY, replace(READY, hash_kind="wrong"), READY)
-    with cluster.worker("bad"):
-        ran = fetch(sandbox, tmp_path, batch_id, cluster.address, "--hash-wait", "0", "--retries", "0")
+    ran = fetch(sandbox, tmp_path, batch_id, cluster.address, "--hash-wait", "0", "--retries", "0")
     assert ran.code == 17
     assert len(ran.out.splitlines()) == 2
     assert sandbox.jobs_of(batch_id)[1] in ran.last_line
-    assert not list(tmp_path.glob("batch-*"))
+    assert not batch_receipts(tmp_path)
 
 
 @needs_dask
 def test_a_signal_ends_the_run_and_what_a_worker_has_begun_comes_to_its_end(
     sandbox: Sandbox, cluster: Cluster, tmp_path: Path
 ) -> None:
-    batch_id = sandbox.add_batch(SLOW, SLOW, SLOW)
-    with cluster.worker("single"):
-        process = start(sandbox, tmp_path, "fetch", "--batch-id", batch_id, "--dask", cluster.address)
-        try:
-            wait_until(lambda: process.poll() is not None or arriving(tmp_path) == 1)
-            process.send_signal(signal.SIGTERM)
-        finally:
-            ran = end(process)
-        assert (ran.code, ran.out) == (143, "")
-        assert ran.last_line.startswith("error: stopped by a signal")
-        wait_until(lambda: len(list(tmp_path.glob("*.receipt.json"))) == 1)
-        rest = fetch(sandbox, tmp_path, batch_id, cluster.address)
+    batch_id = sandbox.add_batch(WITHHELD, WITHHELD, WITHHELD)
+    process = start(sandbox, tmp_path, "fetch", "--batch-id", batch_id, "--dask", cluster.address)
+    try:
+        until(lambda: process.poll() is not None or sum(gets(sandbox, batch_id)) == 2)
+        process.send_signal(signal.SIGTERM)
+    finally:
+        ran = end(process)
+    assert (ran.code, ran.out) == (143, "")
+    assert ran.last_line.startswith("error: stopped by a signal")
+    for job_id in sandbox.jobs_of(batch_id):
+        change(sandbox, job_id, hash_delay_looks=0)
+    until(lambda: len(list(tmp_path.glob("*.receipt.json"))) == 2)
+    assert sorted(gets(sandbox, batch_id)) == [0, 1, 1]  # what was not begun is forgotten
+    rest = fetch(sandbox, tmp_path, batch_id, cluster.address)
     assert rest.code == 0, rest.err
     assert gets(sandbox, batch_id) == [1, 1, 1]
 
 
 @needs_dask
-def test_a_scheduler_that_is_lost_is_12_and_another_run_does_the_rest(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_sharded_cluster_is_pulled_by_the_workers_and_only_once(
+    sandbox: Sandbox, cluster: Cluster, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s")
+    made, newest = len(creations(sandbox)), sandbox.add_snapshot()
+    first = run(sandbox, tmp_path, "pull", "--dask", cluster.address)
+    assert first.code == 0, first.err
+    assert "the Dask cluster has 2 workers" in first.err
+    (path,) = batch_receipts(tmp_path)
+    receipt = json.loads(path.read_bytes())
+    assert receipt["snapshot_id"] == newest
+    assert first.out.splitlines() == expected_paths(sandbox, tmp_path, receipt["batch_id"])
+    again = run(sandbox, tmp_path, "pull", "--dask", NOWHERE)
+    assert (again.code, again.out) == (0, first.out)
+    assert gets(sandbox, receipt["batch_id"]) == [1, 1, 1]
+    assert len(creations(sandbox)) == made + 1
+
+
+@needs_dask
+def test_a_scheduler_that_is_lost_is_12_and_another_run_does_the_rest(sandbox: Sandbox, tmp_path: Path) -> None:
     place, out_dir = tmp_path / "dask", tmp_path / "out"
     place.mkdir()
-    batch_id = sandbox.add_batch(SLOW, SLOW, SLOW)
-    with dask_cluster(place, {KEY_VARIABLE: sandbox.private_key}) as own, own.worker("lonely") as worker:
+    batch_id = sandbox.add_batch(SILENT, SILENT, SILENT)
+    parts = [part_of(sandbox, out_dir, job_id) for job_id in sandbox.jobs_of(batch_id)]
+    with dask_cluster(place, {KEY_VARIABLE: sandbox.private_key}) as own:
+        own.have_workers(1)
         process = start(sandbox, out_dir, "fetch", "--batch-id", batch_id, "--dask", own.address)
         try:
-            wait_until(lambda: process.poll() is not None or arriving(out_dir) == 1)
-            worker.kill()
-            own.process.kill()
+            until(lambda: process.poll() is not None or any(map(has_bytes, parts)))
+            (part,) = filter(has_bytes, parts)
+            own.worker_with(part).kill()
+            own.scheduler.kill()
         finally:
             ran = end(process)
     assert (ran.code, ran.out) == (12, "")
     assert "scheduler" in ran.last_line
+    for job_id in sandbox.jobs_of(batch_id):
+        change(sandbox, job_id, cut_at=None)
     rest = run(sandbox, out_dir, "fetch", "--batch-id", batch_id)
     assert rest.code == 0, rest.err
 
@@ -190,29 +227,61 @@ def test_a_scheduler_that_is_lost_is_12_and_another_run_does_the_rest(
 # Without one
 
 
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of somebody who lets others connect, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+
 @needs_dask
-def test_a_scheduler_out_of_reach_is_12(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("says", ["refused", "silent"])
+def test_a_scheduler_out_of_reach_is_12(
+    sandbox: Sandbox, silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "0.5s")
+    address = silent if says == "silent" else NOWHERE
     batch_id = sandbox.add_batch(READY, READY, READY)
-    ran = fetch(sandbox, tmp_path, batch_id, "tcp://127.0.0.1:1")
+    ran = fetch(sandbox, tmp_path, batch_id, address)
     assert (ran.code, ran.out) == (12, "")
-    assert ran.last_line.startswith("error: the Dask scheduler at tcp://127.0.0.1:1 cannot be reached")
+    assert ran.last_line.startswith(f"error: the Dask scheduler at {address} cannot be reached")
     assert gets(sandbox, batch_id) == [0, 0, 0]
 
 
 @needs_dask
-def test_tls_without_certificates_is_2(sandbox: Sandbox, tmp_path: Path) -> None:
-    ran = fetch(sandbox, tmp_path, sandbox.add_batch(READY, READY, READY), "tls://127.0.0.1:1")
+def test_something_else_at_that_address_is_2(sandbox: Sandbox, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE_SECONDS)
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        process = start(sandbox, tmp_path, "fetch", "--batch-id", sandbox.batch_id, "--dask", address)
+        try:
+            peer, _ = server.accept()
+            with peer:
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                process.wait(PATIENCE_SECONDS)
+        finally:
+            ran = end(process)
     assert (ran.code, ran.out) == (2, "")
-    assert "certificates" in ran.last_line
+    assert ran.last_line.startswith(f"error: Dask cannot connect to {address}")
 
 
 @needs_dask
-@pytest.mark.parametrize("address", ["127.0.0.1:8786", "tcp://127.0.0.1", "http://127.0.0.1:8786", "tcp://a b:1"])
-def test_an_address_that_is_none_is_2(sandbox: Sandbox, tmp_path: Path, address: str) -> None:
-    ran = fetch(sandbox, tmp_path, "5" * 24, address)
+@pytest.mark.parametrize("certificate", [None, "missing.pem"])
+def test_tls_without_certificates_is_2(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificate: str | None
+) -> None:
+    if certificate:
+        for name in ("CA_FILE", "CLIENT__CERT", "CLIENT__KEY"):
+            monkeypatch.setenv(f"DASK_DISTRIBUTED__COMM__TLS__{name}", str(tmp_path / certificate))
+    ran = fetch(sandbox, tmp_path, sandbox.batch_id, "tls://127.0.0.1:1")
     assert (ran.code, ran.out) == (2, "")
-    assert "--dask" in ran.last_line
+    assert "certificate" in ran.last_line
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8786", "tcp://127.0.0.1", "http://127.0.0.1:8786", "tcp://a b:1"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="--dask must be like"):
+        DaskWorkers(address)
 
 
 @pytest.mark.parametrize("command", ["fetch", "pull"])
@@ -223,8 +292,6 @@ def test_without_the_extra_it_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from restore_fetch.cli.main import main
-
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setenv(KEY_VARIABLE, sandbox.private_key)
     line = batch_support.command_line(sandbox, tmp_path, command, "--dask", "tcp://127.0.0.1:8786")[3:]
@@ -275,12 +342,7 @@ def test_a_key_that_workers_cannot_read_by_themselves_is_2(sandbox: Sandbox, tmp
     folder = tmp_path / "config" / "atlascli"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(f'[default]\nprivate_api_key = "{sandbox.private_key}"\n')
-    line = batch_support.command_line(
-        sandbox, tmp_path, "fetch", "--batch-id", sandbox.batch_id, "--dask", "tcp://127.0.0.1:1"
-    )
-    import os
-    import subprocess
-
+    line = batch_support.command_line(sandbox, tmp_path, "fetch", "--batch-id", sandbox.batch_id, "--dask", NOWHERE)
     environ = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
     environ |= {"XDG_CONFIG_HOME": str(folder.parent), "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(line, env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS)

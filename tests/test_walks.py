@@ -22,6 +22,7 @@ from restore_fetch.records import Receipt
 from restore_fetch.settings import FetchOptions
 from restore_fetch.shelf import Shelf
 from restore_fetch.workflow import Fetched, RestoreFetcher
+from tests.delivery_support import memory_folder
 from tests.record_support import JOB, JOB_ID, NAME, STARTED
 from tests.support import ManualClock
 from tests.wire_support import Peer, WireServer, head, with_length
@@ -172,8 +173,7 @@ def check_folder(folder: Path) -> None:
 def test_no_order_of_answers_and_faults_publishes_wrong_bytes_or_overdraws_the_budget(delivery, runs, most):
     deliveries, url = delivery
     deliveries.requests = 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as name, memory_folder(Path(name)) as folder:
         for sayings, acts in runs:
             deliveries.script = list(acts)
             outcome: Fetched | RestoreFetchError

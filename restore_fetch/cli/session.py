@@ -1,4 +1,7 @@
-"""One run's working parts, put together for the commands that fetch."""
+"""One run's working parts, put together for the commands that fetch.
+
+What only batches, pulls or Dask need is imported when there is one: most runs are of one job.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,23 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from restore_fetch import assembly, receipts
 from restore_fetch.assembly import USER_AGENT
-from restore_fetch.batch import BatchFetcher, batch_fetcher
-from restore_fetch.batch_result import BatchResult
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.progress import BatchProgress, Progress
 from restore_fetch.clock import SystemClock
-from restore_fetch.dask_workers import DaskWorkers
 from restore_fetch.notify import Archive
-from restore_fetch.pull import Fetchers, Order, Puller
 from restore_fetch.service import Service, open_service
 from restore_fetch.settings import Connection, FetchOptions
 from restore_fetch.workflow import Fetched, RestoreFetcher
+
+if TYPE_CHECKING:
+    from restore_fetch.batch import BatchFetcher
+    from restore_fetch.batch_result import BatchResult
+    from restore_fetch.dask_workers import DaskWorkers
+    from restore_fetch.pull import Order, Puller
 
 # A worker that takes over from one that died waits for the system to notice, and give its lock free.
 _TAKE_OVER_SECONDS = 60.0
@@ -54,13 +59,21 @@ def open_batch_fetcher(
     Raises:
         ConfigurationError: The certificates to trust, a proxy of the environment, or Dask cannot be used.
     """
-    workers = None if dask is None else DaskWorkers(dask, lambda count: _tell_workers(console, count))
+    from restore_fetch.batch import batch_fetcher
+
+    workers = None if dask is None else _workers(dask, console)
     elsewhere, shared = (connection, options) if dask is None else _for_workers(connection, options)
     with contextlib.ExitStack() as stack:
         service = stack.enter_context(open_api(connection, options))
         progress = stack.enter_context(BatchProgress(console))
         connect = stack.enter_context(workers).connect if workers is not None else None
         yield batch_fetcher(service, elsewhere, shared, parallel=parallel, observer=progress, workers=connect)
+
+
+def _workers(address: str, console: Console) -> DaskWorkers:
+    from restore_fetch.dask_workers import DaskWorkers
+
+    return DaskWorkers(address, lambda count: _tell_workers(console, count))
 
 
 def _for_workers(connection: Connection, options: FetchOptions) -> tuple[Connection, FetchOptions]:
@@ -96,8 +109,10 @@ def open_puller(
     Raises:
         ConfigurationError: The certificates to trust, a proxy of the environment, or Dask cannot be used.
     """
+    from restore_fetch.pull import Fetchers, Puller
+
     if dask is not None:  # before a job is made for it
-        DaskWorkers(dask)
+        _workers(dask, console)
         connection.without_secret()
     fetchers = Fetchers(
         one=lambda: open_fetcher(connection, options, console),
