@@ -217,7 +217,7 @@ def check_budget(delivery: Delivery, used: int) -> None:
     """
     if downloads_left(delivery, used) == 0:
         raise DownloadsSpentError(
-            f"the {_allowed(delivery)} downloads allowed are spent: {used} were started from here",
+            f"no download is left: {_allowed(delivery)} allowed, {used} started from here",
             status_name=delivery.status_name,
             next_step=f"{_NEW_JOB}, or use --force if you know that one is left",
         )

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -20,7 +20,9 @@ from restore_fetch import files
 from restore_fetch.cli.exit_codes import MEANINGS
 from restore_fetch.cli.main import _COMMANDS as COMMANDS
 from restore_fetch.locking import job_lock
+from restore_fetch.models import RestoreJob
 from restore_fetch.sandbox import SCENARIOS, Sandbox
+from restore_fetch.service.legacy import LegacyRestoreService
 from tests.command_support import (
     FAST,
     PATIENCE_SECONDS,
@@ -383,6 +385,23 @@ def _changed(stage: Stage) -> Ran:
     return stage.fetch()
 
 
+def _spent(stage: Stage) -> Ran:
+    job = stage.sandbox.add_job(replace(SCENARIOS["cut-always"], max_downloads=2))
+    return run_here(stage.capsys, "fetch", job, *stage.flags, *FAST, "--out-dir", stage.out_dir)
+
+
+def _changed_at_the_last_moment(stage: Stage) -> Ran:
+    looked = LegacyRestoreService.job
+
+    def look(service: LegacyRestoreService, job_id: str) -> RestoreJob:
+        for path in stage.out_dir.glob("*.part"):
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
+        return looked(service, job_id)
+
+    stage.monkeypatch.setattr(LegacyRestoreService, "job", look)
+    return stage.fetch()
+
+
 def _alone(stage: Stage) -> Ran:
     archive = stage.archive()
     for path in archive.parent.glob("*.tar.gz.*"):
@@ -421,9 +440,12 @@ _ELSEWHERE: dict[str, Callable[[Stage], Ran]] = {
     "cannot be reached": lambda stage: stage.fetch("--base-url", "http://127.0.0.1:1", "--wait", "0"),
     "was changed after it was verified": _changed,
     "there is no receipt and no .sha1": _alone,
+    "no download is left": _spent,
+    "more than the": lambda stage: stage.fetch("--max-size", "1KiB"),
     "not enough space": _no_room,
     "is free in": lambda stage: stage.fetch("--min-free", "900TiB"),
     "is in the way": _foreign,
+    "was changed by another program": _changed_at_the_last_moment,
     "cannot create": _no_folder,
     "another run works on": _locked,
 }

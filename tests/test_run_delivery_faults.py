@@ -184,7 +184,7 @@ def test_a_download_that_is_always_cut_is_given_up_within_the_budget(
 
         second = fetch(stage)
         assert (second.code, stage.gets) == (16, 3)
-        assert "the 3 downloads allowed are spent" in second.last_line
+        assert "no download is left: 3 allowed" in second.last_line
         assert "new restore job" in second.last_line
         assert second.names == first.names
 
@@ -210,7 +210,7 @@ def test_the_only_download_that_fails_is_told_with_its_cause_and_that_none_is_le
         outcome = fetch(stage, "--stall-timeout", "0.6s")
 
         assert (outcome.code, stage.gets) == (16, 1)
-        for part in (words, "the 1 downloads allowed are spent", "start a new restore job"):
+        for part in (words, "no download is left: 1 allowed", "start a new restore job"):
             assert part in outcome.last_line
         assert "run the same command again" not in outcome.last_line
         assert fetch(stage).code == 15
