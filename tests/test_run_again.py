@@ -286,7 +286,7 @@ def test_kills_right_after_the_request_never_lead_to_more_than_the_downloads_all
     outcome = run(sandbox, tmp_path / "out", "fetch", job)
 
     assert outcome.code == 15
-    assert f"{allowed} were started from here" in outcome.last_line
+    assert f"{allowed} started from here" in outcome.last_line
     assert sandbox.delivery_gets(job) == allowed
 
 
