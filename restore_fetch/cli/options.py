@@ -208,15 +208,8 @@ MIN_FREE = option("--min-free", type=SIZE, default="256MiB", metavar="SIZE",
                   help="Never fill the disk beyond this.")  # fmt: skip
 LOCK_WAIT = option("--lock-wait", type=DURATION, default="0", metavar="DURATION",
                    help="How long to wait for another run on the same job and folder.")  # fmt: skip
-ONLY = option("--only", metavar="GLOB", help="Only jobs of the batch whose delivered file is called so.")
-INDEX = option("--index", type=click.IntRange(0), metavar="I",
-               help="Only this job of the batch, counted from 0 in the order of job ids.")  # fmt: skip
-PARALLEL = option("--parallel", type=click.IntRange(1, 1000), default=2, metavar="N",
-                  help="How many jobs of a batch are downloaded at once.")  # fmt: skip
 DEEP = option("--deep", is_flag=True,
               help="Check gzip and tar structure, too; fetch always does where no hash is published.")  # fmt: skip
-DASK = option("--dask", metavar="ADDRESS",
-              help="Let workers of this Dask scheduler fetch the jobs of a batch: tcp://HOST:PORT.")  # fmt: skip
 _FETCH = (
     OUT_DIR,
     option("--wait", type=DURATION, default="24h", metavar="DURATION",

@@ -9,22 +9,11 @@ import click
 
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import epilog
-from restore_fetch.cli.options import (
-    DASK,
-    INDEX,
-    ONLY,
-    PARALLEL,
-    common_options,
-    connection_options,
-    fetch_options,
-    option,
-)
-from restore_fetch.cli.unattended import unattended_options
+from restore_fetch.cli.fetching import CODES, fetching_options
+from restore_fetch.cli.options import option
 
 if TYPE_CHECKING:
     from restore_fetch.settings import Connection, FetchOptions
-
-CODES = (10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 130, 143)
 
 
 @click.command("pull", epilog=epilog(*CODES))
@@ -33,14 +22,7 @@ CODES = (10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 130, 143)
         help="How long the download shall be possible.")  # fmt: skip
 @option("--max-downloads", type=click.IntRange(1), default=5, metavar="N",
         help="How often each archive may be downloaded.")  # fmt: skip
-@ONLY
-@INDEX
-@PARALLEL
-@DASK
-@unattended_options
-@connection_options
-@fetch_options
-@common_options
+@fetching_options
 @click.pass_obj
 def command(
     console: Console,
