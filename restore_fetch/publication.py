@@ -27,6 +27,7 @@ from restore_fetch.records import (
     Receipt,
     Rejection,
     Seconds,
+    Verdict,
 )
 from restore_fetch.rules import Finding, Judgement
 from restore_fetch.settings import FetchOptions
@@ -105,29 +106,8 @@ class Publisher:
         structure = not verified and self._structure_is_all and inspection is not None
         if not (verified or structure or self._options.allow_unverified):
             raise self._set_aside(journal, whole)
-        receipt = Receipt(
-            verdict="verified" if verified else "structure" if structure else "unverified",
-            proves=_proves(inspection) if structure else None,
-            file=journal.state.file,
-            bytes=whole.size,
-            sha1=whole.digest.hex,
-            published_hash=PublishedHash.of(judgement.published) if judgement.published else None,
-            checks=Checks(
-                length=True if journal.state.total_bytes == whole.size else None,
-                hash=True if verified else None,
-                gzip=inspection.gzip if inspection else None,
-                tar=inspection.tar if inspection else None,
-            ),
-            archive=inspection.archive if inspection else None,
-            job=JobRecord.of(job),
-            delivery=journal.state.delivery,
-            attempts=journal.state.attempts,
-            started=timing.started,
-            finished=self._clock.now(),
-            seconds=timing.seconds,
-            service=self._service,
-            tool=self._tool,
-        )
+        verdict: Verdict = "verified" if verified else "structure" if structure else "unverified"
+        receipt = self._receipt(verdict, journal, whole, job, judgement.published, timing)
         journal.update(state="publishing", receipt=receipt)
         return self._put_in_place(journal, receipt, whole.path)
 
@@ -151,6 +131,40 @@ class Publisher:
                 return self._put_in_place(journal, receipt, path)
         journal.update(state="downloading", etag=None, total_bytes=None, sha1=None, receipt=None)
         return None
+
+    def _receipt(
+        self,
+        verdict: Verdict,
+        journal: JournalFile,
+        whole: Whole,
+        job: RestoreJob,
+        published: FileHash | None,
+        timing: Timing,
+    ) -> Receipt:
+        inspection = whole.inspection
+        return Receipt(
+            verdict=verdict,
+            proves=_proves(inspection) if verdict == "structure" else None,
+            file=journal.state.file,
+            bytes=whole.size,
+            sha1=whole.digest.hex,
+            published_hash=PublishedHash.of(published) if published else None,
+            checks=Checks(
+                length=True if journal.state.total_bytes == whole.size else None,
+                hash=True if verdict == "verified" else None,
+                gzip=inspection.gzip if inspection else None,
+                tar=inspection.tar if inspection else None,
+            ),
+            archive=inspection.archive if inspection else None,
+            job=JobRecord.of(job),
+            delivery=journal.state.delivery,
+            attempts=journal.state.attempts,
+            started=timing.started,
+            finished=self._clock.now(),
+            seconds=timing.seconds,
+            service=self._service,
+            tool=self._tool,
+        )
 
     def _put_in_place(self, journal: JournalFile, receipt: Receipt, source: Path) -> tuple[Path, Receipt]:
         if source != journal.archive:

@@ -38,6 +38,7 @@ PLAIN_STRUCTURE_PROVES: Final = (
     "nothing proves that these are the bytes the service made"
 )
 
+Verdict = Literal["verified", "structure", "unverified"]  # what speaks for a published archive, if anything
 _ONLY_WITH_STRUCTURE = frozenset({"proves", "archive"})
 
 Stamp = Annotated[Moment, PlainSerializer(iso, return_type=str)]
@@ -203,7 +204,7 @@ class Receipt(Record):
     """
 
     schema_: Literal["restore-fetch/receipt/v1"] = Field(RECEIPT_SCHEMA, alias="schema")
-    verdict: Literal["verified", "structure", "unverified"]
+    verdict: Verdict
     proves: str | None = None
     file: str
     bytes: Size
