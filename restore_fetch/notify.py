@@ -45,7 +45,7 @@ class Archive:
         path: The file.
         sha1: Its SHA1.
         size: Its bytes.
-        verdict: `verified` or `unverified`.
+        verdict: `verified`, `structure` or `unverified`, as in receipts.
         receipt: Its receipt, where there is one.
     """
 
@@ -65,7 +65,8 @@ class Report:
         project: The project, as far as it is known.
         cluster: The cluster, likewise.
         exit_code: What the run ends with.
-        verdict: `verified`, `unverified`, `mismatch` or `error`.
+        verdict: That of its archives, of several the weakest; of a failure `mismatch`, `damaged`, `unverified` or
+            `error`.
         error: Why it failed; empty when it did not.
         finished: When it ended, in seconds since 1970.
         seconds: How long it took.

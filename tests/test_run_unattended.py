@@ -342,6 +342,27 @@ def test_what_was_let_through_without_a_hash_is_not_called_verified(
     assert (ran.code, told["which"], told["VERDICT"]) == (0, "success", "unverified")
 
 
+def test_what_only_its_structure_speaks_for_is_not_called_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Sandbox(service="atlas-cloud", size_bytes=64 * 1024, polls=0) as cloud:
+        flags = [*connection_flags(cloud, tmp_path), "--service", "atlas-cloud"]
+        ran, told = _told_by(
+            "fetch", cloud.job_id, *flags, "--out-dir", tmp_path / "out", *FAST, capsys=capsys, tmp_path=tmp_path
+        )
+        assert (ran.code, told["which"], told["VERDICT"]) == (0, "success", "structure")
+        ran, told = _told_by("verify", told["FILE"], capsys=capsys, tmp_path=tmp_path)
+        assert (ran.code, told["which"], told["VERDICT"]) == (0, "success", "structure")
+
+
+def test_a_damaged_archive_is_told_as_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Sandbox(size_bytes=64 * 1024, polls=0, scenario="damaged") as broken:
+        flags = connection_flags(broken, tmp_path)
+        out = ("--out-dir", tmp_path / "out", "--deep", *FAST)
+        ran, told = _told_by("fetch", broken.job_id, *flags, *out, capsys=capsys, tmp_path=tmp_path)
+    assert (ran.code, told["which"], told["VERDICT"]) == (17, "failure", "damaged")
+
+
 def test_after_a_batch_the_command_knows_each_archive_and_the_receipt_of_all(
     sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,8 +6,19 @@ import click
 
 from restore_fetch.cli.exit_codes import INTERRUPTED, UNEXPECTED, USAGE, exit_code_of
 from restore_fetch.cli.signals import Stopped
-from restore_fetch.errors import RestoreFetchError
+from restore_fetch.errors import (
+    ArchiveDamagedError,
+    BatchError,
+    HashMismatchError,
+    HashNotPublishedError,
+    RestoreFetchError,
+)
 
+_VERDICTS: dict[type[RestoreFetchError], str] = {
+    HashMismatchError: "mismatch",
+    ArchiveDamagedError: "damaged",
+    HashNotPublishedError: "unverified",
+}  # the worst first
 _KEEPS = frozenset({"fetch", "pull"})  # what they had downloaded when they were stopped
 
 
@@ -29,6 +40,19 @@ def failure_of(exc: BaseException, command: str) -> tuple[int, str]:
         return INTERRUPTED, f"stopped; {kept}run the same command again"
     error = true_error(exc)
     return UNEXPECTED, f"unexpected {type(error).__name__}: {error}; this is a bug, please report it"
+
+
+def verdict_of(exc: BaseException) -> str:
+    """What an error says of an archive, in a word; of a batch the worst of its members'.
+
+    Returns:
+        `mismatch`, `damaged` or `unverified`; `error` when it says nothing of any archive.
+    """
+    failures = list(exc.failures.values()) if isinstance(exc, BatchError) else [exc]
+    for kind, verdict in _VERDICTS.items():
+        if any(isinstance(failure, kind) for failure in failures):
+            return verdict
+    return "error"
 
 
 def true_error(exc: BaseException) -> BaseException:

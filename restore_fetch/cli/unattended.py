@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,18 +13,18 @@ import click
 
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import DONE, INTERRUPTED, TERMINATED
-from restore_fetch.cli.failures import failure_of
+from restore_fetch.cli.failures import failure_of, verdict_of
 from restore_fetch.cli.options import CONNECTION_NAMES, FILE, apply, given_values, option
 from restore_fetch.cli.signals import stop_asked
 from restore_fetch.redaction import plain, scrub
 
 if TYPE_CHECKING:
-    from restore_fetch.notify import Report
+    from restore_fetch.notify import Archive, Report
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _PING_SECONDS = 10.0
 _HURRIED_PING_SECONDS = 1.0  # whoever sends a signal waits no longer than two seconds
-_VERDICTS = {17: "mismatch", 18: "unverified"}
+_WEAKEST_FIRST = ("unverified", "structure", "verified")
 _NAMES = ("ping_url", "metrics_file", "on_success", "on_failure")
 _UNATTENDED = (
     option("--ping-url", metavar="URL",
@@ -114,15 +114,13 @@ class _Teller:
 
         code, message = failure_of(exc, self._command) if exc is not None else (DONE, "")
         archives = tuple(self._console.archives)
-        unproven = any(archive.verdict != "verified" for archive in archives)
-        here = "unverified" if unproven else "verified"
         project, cluster = self._owner
         return Report(
             command=self._command,
             project=project,
             cluster=cluster,
             exit_code=code,
-            verdict=_VERDICTS.get(code, "error") if code else here,
+            verdict=_weakest(archives) if exc is None else verdict_of(exc),
             error=plain(scrub(message)),
             finished=time.time(),
             seconds=time.monotonic() - self._started,
@@ -155,6 +153,12 @@ class _Teller:
             self._console.note(
                 f"{event}-failed", f"{what} failed: {reason}", level="warning", even_quiet=even_quiet
             )
+
+
+def _weakest(archives: Sequence[Archive]) -> str:
+    """The verdict that goes for each of them; nothing but the outcome of a run says more than it proved."""
+    verdicts = {archive.verdict for archive in archives}
+    return next((verdict for verdict in _WEAKEST_FIRST if verdict in verdicts), "verified")
 
 
 def _owner(ctx: click.Context, values: Mapping[str, Any]) -> tuple[str, str]:

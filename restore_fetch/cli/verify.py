@@ -11,6 +11,7 @@ import click
 
 from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import epilog, exit_code_of, worst
+from restore_fetch.cli.failures import verdict_of
 from restore_fetch.cli.options import DEEP, FILE, common_options, connection_options, option
 from restore_fetch.cli.unattended import unattended_options
 
@@ -180,12 +181,9 @@ def _archive(found: Verified) -> Archive:
 
 
 def _failed(path: Path, exc: RestoreFetchError) -> dict[str, Any]:
-    from restore_fetch.errors import ArchiveDamagedError
-
-    verdicts = {17: "damaged" if isinstance(exc, ArchiveDamagedError) else "mismatch", 18: "unverified"}
     return {
         "path": str(path),
-        "verdict": verdicts.get(exit_code_of(exc), "error"),
+        "verdict": verdict_of(exc),
         "sha1": getattr(exc, "actual", None),
         "expected": getattr(exc, "expected", None),
         "error": type(exc).__name__,
