@@ -137,7 +137,7 @@ class BatchFetcher:
     # --- 1: what is here already
 
     def already_here(self, batch_id: str, choice: Choice = Choice()) -> BatchResult | None:  # noqa: B008
-        """A batch of which everything that is meant is here and verified; None when it is not, or must not count.
+        """A batch of which everything that is meant is here and proved; None when it is not, or must not count.
 
         Raises:
             ConfigurationError: There is no such place in the batch.
@@ -161,7 +161,7 @@ class BatchFetcher:
             results.append(MemberResult(member.job_id, fetched=here))
         if not results:
             return None
-        self._observer.note("already-here", f"batch {batch_id} is here already, verified")
+        self._observer.note("already-here", f"batch {batch_id} is here already, {receipt.proved}")
         return BatchResult(batch_id, tuple(results), receipt)
 
     # --- 2: the list

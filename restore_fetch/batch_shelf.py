@@ -19,10 +19,6 @@ from restore_fetch.shelf import Shelf
 from restore_fetch.workflow import Fetched
 
 _LOCK_SECONDS = 30.0
-_SHOWN = {
-    "verified": "verified",
-    "structure": "whole; not for each was a hash published, so nothing proves that they are what the service made",
-}
 _APPEARS_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 
@@ -135,7 +131,7 @@ class BatchShelf:
             files.write_whole(path, receipt.to_json())
         self._observer.note(
             "batch-verified",
-            f"all {len(parts)} parts of batch {batch_id} are here and {_SHOWN[receipt.verdict]}: {path}",
+            f"all {len(parts)} parts of batch {batch_id} are here and {receipt.proved}: {path}",
         )
         return receipt
 

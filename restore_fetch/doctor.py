@@ -182,7 +182,7 @@ def check_space(here: Inventory, seen: Seen | None, min_free_bytes: int) -> Chec
     """
     try:
         free = files.free_bytes(_nearest(here.folder))
-        done = seen is not None and seen.newest is not None and _is_done(here, seen.newest)
+        done = seen is not None and seen.newest is not None and _is_done(here.standing_of_snapshot(seen.newest))
     except StorageError as exc:
         return failed("space", exc)
     last = _last_bytes(here)
@@ -282,9 +282,11 @@ def check_pull(here: Inventory | None, seen: Seen, now: datetime) -> Check:
     if here is None:
         return Check("pull", "ok", f"{named} would be pulled")
     try:
-        if _is_done(here, newest):
-            return Check("pull", "ok", f"{named}, is here and verified: nothing would be done")
-        if here.standing_of_snapshot(newest) == CHANGED:
+        standing = here.standing_of_snapshot(newest)
+        if _is_done(standing):
+            proved = standing if standing == "verified" else "whole, though no hash of it was published"
+            return Check("pull", "ok", f"{named}, is here and {proved}: nothing would be done")
+        if standing == CHANGED:
             return Check(
                 "pull",
                 "warn",
@@ -309,8 +311,8 @@ def _require_ours(lock: Path) -> None:
         raise in_the_way(lock)
 
 
-def _is_done(here: Inventory, snapshot: Snapshot) -> bool:
-    return here.standing_of_snapshot(snapshot) not in (None, *UNPROVEN)
+def _is_done(standing: str | None) -> bool:
+    return standing not in (None, *UNPROVEN)
 
 
 def _archives(snapshot: Snapshot) -> str:

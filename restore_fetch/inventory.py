@@ -83,7 +83,7 @@ class Inventory:
         wanted = (snapshot.id or "").lower()
         for batch in self.batches.values():
             if (batch.snapshot_id or "").lower() == wanted and self.is_complete(batch):
-                return "verified"
+                return batch.verdict
         found = [one for one in self.receipts.values() if (one.job.snapshot_id or "").lower() == wanted]
         standings = {self.standing(receipt.job.id) for receipt in found} - {None}
         if not standings:

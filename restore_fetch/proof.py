@@ -47,6 +47,7 @@ class Proof:
         self._only_ours = hashes_were_absent and journal.state.downloads_used == 1
         self._observer = observer
         self._seen: list[Judgement] = []
+        self._waits = False
 
     def wait(self, patience: Patience, seconds: float) -> tuple[RestoreJob, Judgement]:
         """Wait for the hash.
@@ -61,6 +62,7 @@ class Proof:
         Raises:
             ApiError: The service refuses, contradicts itself, or cannot be reached until the time is over.
         """
+        self._waits = seconds > 0
         try:
             looked = patience.until(self._look, self._settled, seconds)
             if looked[1].finding is Finding.MISMATCH and len(self._seen) < _SETTLED_LOOKS:
@@ -77,7 +79,7 @@ class Proof:
         check_same(self._journal, job)
         state = self._journal.state
         judgement = rules.judge(job.hashes, self._whole.digest, rules.delivered_name(state.file, state.job.id))
-        if judgement.finding is Finding.NOT_PUBLISHED and not self._seen:
+        if judgement.finding is Finding.NOT_PUBLISHED and not self._seen and self._waits:
             self._observer.note("hash-wait", "waiting for the service to publish the hash")
         if judgement.finding is Finding.MISMATCH and not self._seen:
             self._observer.note("hash-differs", "a different hash is published; asking again", level="warning")

@@ -30,7 +30,7 @@ from restore_fetch.restore_service import BackupService
 from restore_fetch.settings import FetchOptions
 from restore_fetch.shelf import Shelf
 from restore_fetch.waiting import told_patience
-from restore_fetch.workflow import Fetched, RestoreFetcher
+from restore_fetch.workflow import Fetched, RestoreFetcher, here_already
 
 _T = TypeVar("_T")
 _SEARCH_SECONDS = 120.0
@@ -180,7 +180,7 @@ class Puller:
         for receipt in receipts.receipts_of_snapshot(self._options.out_dir, snapshot.id or ""):
             published = Shelf(self._options.out_dir, receipt.job.id).published(receipt.file)
             if receipt.job.batch_id is None and published is not None and self._will_do(published[1].verdict):
-                self._observer.note("already-here", f"{published[0]} is here already, {published[1].verdict}")
+                self._observer.note("already-here", here_already(*published))
                 return Fetched(*published, downloaded=False)
         return None
 

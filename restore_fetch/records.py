@@ -37,6 +37,9 @@ PLAIN_STRUCTURE_PROVES: Final = (
     "the archive is whole by its tar structure, which has no checksum of the contents; no hash was published, so "
     "nothing proves that these are the bytes the service made"
 )
+BATCH_STRUCTURE_PROVES: Final = (
+    "whole; not for each was a hash published, so nothing proves that they are what the service made"
+)
 
 Verdict = Literal["verified", "structure", "unverified"]  # what speaks for a published archive, if anything
 _ONLY_WITH_STRUCTURE = frozenset({"proves", "archive"})
@@ -358,6 +361,11 @@ class BatchReceipt(Record):
     tool: str
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
+
+    @property
+    def proved(self) -> str:
+        """What is proved of the parts, in words."""
+        return "verified" if self.verdict == "verified" else BATCH_STRUCTURE_PROVES
 
 
 class PullJournal(Record):

@@ -215,10 +215,7 @@ class RestoreFetcher:
         path, receipt = here
         if receipt.verdict == "unverified" and not self._options.allow_unverified:
             return None
-        told = f"{receipt.verdict} on {receipt.finished:%Y-%m-%d}"
-        self._observer.note(
-            "already-here", f"{path} is here already, {told}" + (f": {receipt.proves}" if receipt.proves else "")
-        )
+        self._observer.note("already-here", here_already(path, receipt))
         return Fetched(path, receipt, downloaded=False)
 
     def _whole_from_before(self, run: _Run) -> tuple[Whole | None, JournalFile | None]:
@@ -379,6 +376,14 @@ class RestoreFetcher:
             yield
         finally:
             run.seconds[name] += self._clock.monotonic() - began
+
+
+def here_already(path: Path, receipt: Receipt) -> str:
+    """What to say of an archive that is not downloaded again, with what speaks for it."""
+    since = f"{receipt.finished:%Y-%m-%d}"
+    if receipt.proves:
+        return f"{path} is here already, published on {since}: {receipt.proves}"
+    return f"{path} is here already, {receipt.verdict} on {since}"
 
 
 def not_ready_in_time(job: RestoreJob, waited_seconds: float) -> JobTimeoutError:

@@ -226,6 +226,40 @@ def test_a_batch_of_such_archives_says_so_in_its_receipt(tmp_path):
         assert json.loads(batch.read_text())["verdict"] == "structure"
         assert "nothing proves" in done.last_line
 
+        again = fetch(sandbox, tmp_path, sandbox.batch_id)
+        assert (again.code, again.stdout) == (0, done.stdout)
+        assert "is here already, whole; " in again.last_line
+        assert "nothing proves" in again.last_line
+        assert "verified" not in again.stderr
+
+
+def test_nobody_waits_for_a_hash_that_is_never_published(tmp_path):
+    with cloud() as sandbox:
+        done = fetch(sandbox, tmp_path)
+        assert done.code == 0, done.stderr
+        assert "waiting for the service to publish the hash" not in done.stderr
+
+
+def test_a_pull_of_what_is_here_says_what_speaks_for_it(tmp_path):
+    with cloud() as sandbox:
+        environ = {"RESTORE_FETCH_SERVICE": sandbox.description()["service"]}
+        pulled = run(sandbox, tmp_path, "pull", environ=environ)
+        assert pulled.code == 0, pulled.stderr
+        again = run(sandbox, tmp_path, "pull", environ=environ)
+        assert (again.code, again.stdout) == (0, pulled.stdout)
+        assert "nothing proves" in again.last_line
+        assert "verified" not in again.stderr
+
+        seen = run(sandbox, tmp_path, "doctor", environ=environ)
+        assert seen.code == 0, seen.stderr
+        assert "is here and whole, though no hash of it was published" in seen.stdout
+        batch_id = next(tmp_path.glob("batch-*.receipt.json")).name.split("-")[1].split(".")[0]
+        status = run(sandbox, tmp_path, "status", "--batch-id", batch_id, environ=environ)
+        assert "3 jobs, all of it is here and whole; not for each was a hash published" in status.stdout
+        assert "verified" not in status.stdout
+        listed = run(sandbox, tmp_path, "status", "--json", environ=environ)
+        assert "structure" in {one["here"]["standing"] for one in json.loads(listed.stdout)["snapshots"]}
+
 
 # --- verify
 

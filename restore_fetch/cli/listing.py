@@ -43,7 +43,7 @@ def show_batch(console: Console, batch_id: str, out_dir: Path, connect: Callable
     here = _look_here(console, out_dir)
     receipt = here.batches.get(asked)
     whole = receipt is not None and here.is_complete(receipt)
-    total = f"{'all of it is' if whole else 'not all of it is'} here and verified"
+    total = f"all of it is here and {receipt.proved}" if receipt and whole else "not all of it is here and verified"
     console.result(
         f"BATCH {asked}: {len(jobs)} jobs, {total}\n{_job_table(jobs, now, here)}",
         {"batch_id": asked, "jobs": _job_documents(jobs, now, here), "here": {"complete": whole}},
