@@ -82,6 +82,11 @@ class Pull:
         """How much its archives hold together."""
         return sum(receipt.bytes for receipt in self.receipts)
 
+    @property
+    def is_verified(self) -> bool:
+        """Whether a published hash speaks for each archive, not only its structure."""
+        return all(receipt.verdict == "verified" for receipt in self.receipts)
+
     @classmethod
     def of_receipt(cls, receipt: Receipt) -> Pull:
         """The pull that is a single archive.
@@ -144,7 +149,7 @@ def decide(pulls: Iterable[Pull], policy: Policy) -> list[Fate]:
     """What is to become of each pull.
 
     Args:
-        pulls: Whole and verified ones; nothing else may take the place of one.
+        pulls: Whole ones, verified or with the verdict `structure`; nothing else may take the place of one.
         policy: What to keep.
 
     Returns:
@@ -162,7 +167,10 @@ def decide(pulls: Iterable[Pull], policy: Policy) -> list[Fate]:
 
 def _decide_in_cluster(newest_first: Sequence[Pull], policy: Policy) -> list[Fate]:
     reasons: dict[str, list[str]] = {pull.id: [] for pull in newest_first}
-    reasons[newest_first[0].id].append(NEWEST)
+    if not newest_first[0].is_verified:
+        reasons[newest_first[0].id].append("newest")
+    if (verified := next((pull for pull in newest_first if pull.is_verified), None)) is not None:
+        reasons[verified.id].append(NEWEST)
     for number, pull in enumerate(newest_first[: policy.last], start=1):
         reasons[pull.id].append(f"last {number} of {policy.last}")
     rules: tuple[tuple[str, int, Callable[[datetime], str]], ...] = (

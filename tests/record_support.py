@@ -25,6 +25,14 @@ JOB = {
 }
 DELIVERY = {"host": "backup.example.net", "expires": STARTED + timedelta(days=1), "max_downloads": 3}
 
+STRUCTURE: dict[str, Any] = {
+    "verdict": "structure",
+    "proves": "the archive is whole",
+    "published_hash": None,
+    "checks": {"length": True, "gzip": True, "tar": True},
+    "archive": {"members": 6, "unpacked_bytes": 10240, "restore_info": {"Replica Set": "rs0"}},
+}
+
 
 def attempt(number: int = 1, **changes: Any) -> Attempt:
     began = STARTED + timedelta(seconds=number, milliseconds=250)

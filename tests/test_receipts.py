@@ -14,7 +14,7 @@ from restore_fetch.delivery import JournalFile
 from restore_fetch.errors import StorageError
 from restore_fetch.models import FileHash, RestoreJob
 from restore_fetch.records import Attempt, JobRecord, Journal, PublishedHash, Receipt, Rejection
-from tests.record_support import JOB_ID, NAME, SHA1, attempt, journal, receipt, rejection
+from tests.record_support import JOB_ID, NAME, SHA1, STRUCTURE, attempt, journal, receipt, rejection
 
 
 def edited(document: Receipt | Journal | Rejection, **changes: object) -> bytes:
@@ -252,15 +252,6 @@ def test_attempts_are_told_apart_to_the_millisecond():
     document = json.loads(journal(attempts=(attempt(1), attempt(2))).to_json())
     stamps = [Attempt.model_validate(made).started for made in document["attempts"]]
     assert len(set(stamps)) == 2
-
-
-STRUCTURE = {
-    "verdict": "structure",
-    "proves": "the archive is whole",
-    "published_hash": None,
-    "checks": {"length": True, "gzip": True, "tar": True},
-    "archive": {"members": 6, "unpacked_bytes": 10240, "restore_info": {"Replica Set": "rs0"}},
-}
 
 
 def test_a_receipt_of_a_whole_structure_is_read_as_it_was_written():

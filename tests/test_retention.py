@@ -14,6 +14,7 @@ from restore_fetch.errors import ConfigurationError
 from restore_fetch.records import BatchReceipt
 from restore_fetch.retention import NEWEST, Policy, Pull, decide, taken
 from tests.care_support import GROUP, object_id, receipt_of
+from tests.record_support import STRUCTURE
 
 START = datetime(2026, 1, 31, 2, 0, tzinfo=UTC)  # a Saturday
 
@@ -94,6 +95,19 @@ def test_the_newest_of_each_cluster_stays_even_when_no_rule_has_room_for_it():
     assert [(fate.pull.cluster, fate.reasons[0]) for fate in fates if fate.reasons] == [
         ("Cluster0", NEWEST),
         ("Old", NEWEST),
+    ]
+
+
+def test_the_newest_verified_one_stays_although_a_newer_one_has_only_its_structure():
+    whole = [
+        Pull.of_receipt(receipt_of(number, START - timedelta(days=number), **STRUCTURE)) for number in range(2)
+    ]
+    fates = decide([*whole, *(pull(number, START - timedelta(days=number)) for number in (2, 3))], Policy(last=1))
+    assert [(f"{fate.pull.taken:%m-%d}", fate.reasons) for fate in fates] == [
+        ("01-31", ("newest", "last 1 of 1")),
+        ("01-30", ()),
+        ("01-29", (NEWEST,)),
+        ("01-28", ()),
     ]
 
 

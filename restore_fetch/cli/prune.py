@@ -40,9 +40,9 @@ def command(
 ) -> None:
     """Remove verified pulls that no --keep-* keeps, each as a whole: an archive or a batch, with its receipts.
 
-    The date of a pull is that of its snapshot, in UTC. The newest verified pull of each cluster always stays. Left
-    alone are pulls that another run works on, batches that are not here as a whole, whatever is unverified, has no
-    receipt, or is not what its receipt says (17), and downloads that are not done.
+    The date of a pull is that of its snapshot, in UTC. The newest pull of each cluster and its newest verified one
+    always stay. Left alone are pulls that another run works on, batches that are not here as a whole, whatever is
+    unverified, has no receipt, or is not what its receipt says (17), and downloads that are not done.
     """
     from restore_fetch.cli.progress import Progress
     from restore_fetch.pruning import Pruner
