@@ -173,18 +173,8 @@ def resolve_connection(
         ConfigurationError: A required value is missing, malformed, or said twice in different words.
     """
     found = Finder(given, environ, config_folder)
-    service = found.value("service") or Given("atlas", "default")
-    if service.layer > _OWN_LAYER:
-        service = Given(_TOOLS_SERVICES.get(service.value, service.value), service.source)
-    if service.value not in SERVICES:
-        raise ConfigurationError(
-            f"{service.value!r} ({service.source}) is no service this version knows",
-            next_step=_one_of(SERVICES),
-        )
-    base_url = found.value("base_url")
-    if base_url is None and service.value == "ops-manager":
-        raise ConfigurationError("an Ops Manager has no address by default", next_step="set --base-url")
-    base_url = base_url or Given(DEFAULT_ORIGIN, "default")
+    service = _service(found)
+    base_url = _base_url(found, service.value)
     project = found.required("project_id", "set --project-id")
     cluster = found.required("cluster", "set --cluster")
     credentials = find_credentials(found, service.value, run)
@@ -213,6 +203,25 @@ def resolve_connection(
     )
 
 
+def _service(found: Finder) -> Given:
+    service = found.value("service") or Given("atlas", "default")
+    if service.layer > _OWN_LAYER:
+        service = Given(_TOOLS_SERVICES.get(service.value, service.value), service.source)
+    if service.value not in SERVICES:
+        raise ConfigurationError(
+            f"{service.value!r} ({service.source}) is no service this version knows",
+            next_step=f"use one of {', '.join(SERVICES)}",
+        )
+    return service
+
+
+def _base_url(found: Finder, service: str) -> Given:
+    base_url = found.value("base_url")
+    if base_url is None and service == "ops-manager":
+        raise ConfigurationError("an Ops Manager has no address by default", next_step="set --base-url")
+    return base_url or Given(DEFAULT_ORIGIN, "default")
+
+
 def parse_origin(text: str, *, allow_http: bool) -> str:
     """The origin of an API: scheme, host and port, without a path.
 
@@ -237,7 +246,3 @@ def parse_origin(text: str, *, allow_http: bool) -> str:
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
-
-
-def _one_of(names: tuple[str, ...]) -> str:
-    return f"use one of {', '.join(names)}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from restore_fetch.cli.console import Console
 from restore_fetch.cli.exit_codes import epilog
 from restore_fetch.cli.options import DURATION, FILE, SIZE, common_options, one_of, option, services
 from restore_fetch.cli.signals import Stopped
+
+if TYPE_CHECKING:
+    from restore_fetch.sandbox import Sandbox
 
 CODES = (19,)
 _GLANCE_SECONDS = 0.2
@@ -51,13 +54,20 @@ def _scenarios() -> Iterable[str]:
     help="What JOB does; --list-scenarios tells them.",
 )
 @option("--list-scenarios", is_flag=True, help="Tell the scenarios, and exit.")
-@option("--size", type=SIZE, default="1MiB", metavar="SIZE", help="About how large the archives are.")
+@option("--size", "size_bytes", type=SIZE, default="1MiB", metavar="SIZE", help="About how large the archives are.")
 @option("--snapshot", type=FILE, metavar="PATH", help="A folder to pack and deliver in place of made-up data.")
 @option("--tls", is_flag=True, help="Speak https, with a certificate for this run.")
 @option("--polls", type=click.IntRange(0), metavar="N", help="Looks that see a job still waiting.")
-@option("--ready-after", type=DURATION, metavar="DURATION", help="Let jobs finish at this age, not after looks.")
+@option(
+    "--ready-after",
+    "ready_after_seconds",
+    type=DURATION,
+    metavar="DURATION",
+    help="Let jobs finish at this age, not after looks.",
+)
 @option(
     "--token-life",
+    "token_seconds",
     type=DURATION,
     default="1h",
     metavar="DURATION",
@@ -65,6 +75,7 @@ def _scenarios() -> Iterable[str]:
 )
 @option(
     "--snapshot-every",
+    "snapshot_seconds",
     type=DURATION,
     metavar="DURATION",
     help="Let snapshots come and go: one begins, the one before is complete.",
@@ -72,55 +83,19 @@ def _scenarios() -> Iterable[str]:
 @option("--seed", type=int, default=0, metavar="N", help="What ids, keys and bytes are made from.")
 @common_options
 @click.pass_obj
-def command(
-    console: Console,
-    host: str,
-    service: str,
-    port: int,
-    delivery_port: int,
-    scenario: str,
-    list_scenarios: bool,
-    size: float,
-    snapshot: Path | None,
-    tls: bool,
-    polls: int | None,
-    ready_after: float | None,
-    token_life: float,
-    snapshot_every: float | None,
-    seed: int,
-) -> None:
+def command(console: Console, /, list_scenarios: bool, **settings: Any) -> None:
     """Serve a simulated restore service, to rehearse a restore without one.
 
     When it is ready, one line of JSON on stdout says where it is, its keys, and which restore job plays which
     scenario. It serves until it is stopped (Ctrl-C), and that is exit code 0.
     """
-    from restore_fetch.sandbox import SCENARIOS, Sandbox
+    from restore_fetch.sandbox import SCENARIOS
 
     if list_scenarios:
         lines = [f"{one.name:<22}{one.summary}" for one in SCENARIOS.values()]
         console.result("\n".join(lines), {one.name: one.summary for one in SCENARIOS.values()})
         return
-    try:
-        sandbox = Sandbox(
-            host=host,
-            service=service,
-            port=port,
-            delivery_port=delivery_port,
-            scenario=scenario,
-            size_bytes=int(size),
-            snapshot=snapshot,
-            tls=tls,
-            polls=polls,
-            ready_after_seconds=ready_after,
-            token_seconds=token_life,
-            snapshot_seconds=snapshot_every,
-            seed=seed,
-        )
-        sandbox.start()
-    except (ValueError, NotADirectoryError, RuntimeError) as exc:
-        raise click.UsageError(str(exc)) from exc
-    except OSError as exc:
-        raise click.UsageError(f"cannot listen on {host}: {exc.strerror}") from exc
+    sandbox = _started(settings)
     try:
         # Its keys are the sandbox's own, made up for this run: they are meant to be read.
         click.echo(json.dumps(sandbox.description()))
@@ -130,6 +105,20 @@ def command(
         console.note("stopped", "stopped")
     finally:
         sandbox.stop()
+
+
+def _started(settings: Mapping[str, Any]) -> Sandbox:
+    """A sandbox that listens; the options have the names of its arguments."""
+    from restore_fetch.sandbox import Sandbox
+
+    try:
+        sandbox = Sandbox(**settings)
+        sandbox.start()
+    except (ValueError, NotADirectoryError, RuntimeError) as exc:
+        raise click.UsageError(str(exc)) from exc
+    except OSError as exc:
+        raise click.UsageError(f"cannot listen on {settings['host']}: {exc.strerror}") from exc
+    return sandbox
 
 
 def _serve_until_stopped() -> None:

@@ -44,6 +44,30 @@ class Sandbox:
         client_secret: Its secret.
         service: The service that the jobs are for, as the client's option `--service` calls it.
         scenarios: Name of each scenario, and the job that plays it.
+
+    Args:
+        host: Address to listen on.
+        service: Which service `description`, the jobs and the batch are for; it answers as each of them.
+        port: Port of the API; 0 takes a free one.
+        delivery_port: Port of the delivery; 0 takes a free one.
+        scenario: Which scenario `job_id` plays, and the jobs that a client creates.
+        size_bytes: About how large a synthetic archive is, in bytes.
+        snapshot: A folder to pack and deliver instead.
+        tls: Whether both servers speak TLS, with a certificate for this run.
+        polls: Looks that see a job of a named scenario waiting, where that is a number above 0.
+        ready_after_seconds: Let jobs finish at this age, in seconds, instead of after looks.
+        seed: What identifiers, secrets and synthetic bytes are made from.
+        shards: How many shards the sharded cluster has, besides its config servers.
+        digest_algorithms: Challenges to offer, the preferred first; some of `SHA-256` and `MD5`.
+        nonce_uses: Requests after which a nonce goes stale.
+        nonce_seconds: Seconds after which a nonce goes stale.
+        token_seconds: How long a token of the service account is good, in seconds.
+        snapshot_seconds: How often a snapshot begins, which is complete when the next one begins; the oldest
+            go. `None` leaves them as they are.
+
+    Raises:
+        ValueError: There is no such service or scenario, or an algorithm is not known.
+        NotADirectoryError: `snapshot` is no folder.
     """
 
     def __init__(
@@ -67,32 +91,7 @@ class Sandbox:
         token_seconds: float = 3600.0,
         snapshot_seconds: float | None = None,
     ) -> None:
-        """Make up the project, its clusters and its jobs; nothing listens yet.
-
-        Args:
-            host: Address to listen on.
-            service: Which service `description`, the jobs and the batch are for; it answers as each of them.
-            port: Port of the API; 0 takes a free one.
-            delivery_port: Port of the delivery; 0 takes a free one.
-            scenario: Which scenario `job_id` plays, and the jobs that a client creates.
-            size_bytes: About how large a synthetic archive is, in bytes.
-            snapshot: A folder to pack and deliver instead.
-            tls: Whether both servers speak TLS, with a certificate for this run.
-            polls: Looks that see a job of a named scenario waiting, where that is a number above 0.
-            ready_after_seconds: Let jobs finish at this age, in seconds, instead of after looks.
-            seed: What identifiers, secrets and synthetic bytes are made from.
-            shards: How many shards the sharded cluster has, besides its config servers.
-            digest_algorithms: Challenges to offer, the preferred first; some of `SHA-256` and `MD5`.
-            nonce_uses: Requests after which a nonce goes stale.
-            nonce_seconds: Seconds after which a nonce goes stale.
-            token_seconds: How long a token of the service account is good, in seconds.
-            snapshot_seconds: How often a snapshot begins, which is complete when the next one begins; the oldest
-                go. `None` leaves them as they are.
-
-        Raises:
-            ValueError: There is no such scenario, or an algorithm is not known.
-            NotADirectoryError: `snapshot` is no folder.
-        """
+        """Make up the project, its clusters and its jobs; nothing listens yet."""
         self._addresses = ((host, port), (host, delivery_port))
         if service not in SERVICES:
             raise ValueError(f"no service is called {service!r}; there are {', '.join(SERVICES)}")
