@@ -130,8 +130,9 @@ class BatchShelf:
                 return earlier
             files.write_whole(path, receipt.to_json())
         self._observer.note(
-            "batch-verified",
+            f"batch-{receipt.verdict}",
             f"all {len(parts)} parts of batch {batch_id} are here and {receipt.proved}: {path}",
+            level="info" if receipt.verdict == "verified" else "warning",
         )
         return receipt
 
@@ -141,7 +142,7 @@ class BatchShelf:
         if batches != {batch_id} or len({job.cluster_name for job in jobs}) != 1:
             raise ServiceUnavailableError(
                 f"the archives of batch {batch_id} that are here are not of one batch and one cluster",
-                files="each is verified by itself; there is no receipt for the whole",
+                files="each is published by itself; there is no receipt for the whole",
                 next_step="start a new restore",
             )
         snapshots = {job.snapshot_id for job in jobs}

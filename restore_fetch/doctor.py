@@ -290,7 +290,7 @@ def check_pull(here: Inventory | None, seen: Seen, now: datetime) -> Check:
             return Check(
                 "pull",
                 "warn",
-                f"{named}: its archive is here, but was touched since it was verified; a pull would read it again",
+                f"{named}: its archive is here, but was touched since it was published; a pull would read it again",
                 "restore-fetch verify",
             )
         _require_ours(here.folder / f"{_OURS}{newest.id}{_LOCK_SUFFIX}")

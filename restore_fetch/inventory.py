@@ -15,7 +15,8 @@ from restore_fetch.records import BatchReceipt, Journal, Receipt, Record, Reject
 from restore_fetch.shelf import all_attempts, seems_whole
 
 CHANGED, IN_PART, WAITING, REJECTED = "changed", "in part", "waiting for its hash", "rejected"
-UNPROVEN = ("unverified", CHANGED, IN_PART, WAITING, REJECTED)
+UNPROVEN = (CHANGED, "unverified", IN_PART, WAITING, REJECTED)
+_BEST_FIRST = ("verified", "structure", *UNPROVEN)
 _R = TypeVar("_R", bound=Record)
 
 
@@ -85,12 +86,12 @@ class Inventory:
             if (batch.snapshot_id or "").lower() == wanted and self.is_complete(batch):
                 return batch.verdict
         found = [one for one in self.receipts.values() if (one.job.snapshot_id or "").lower() == wanted]
-        standings = {self.standing(receipt.job.id) for receipt in found} - {None}
+        standings = {standing for receipt in found if (standing := self.standing(receipt.job.id)) is not None}
         if not standings:
             return None
         if len(snapshot.parts) > 1 or any(receipt.job.batch_id for receipt in found):
             return IN_PART  # one archive of several
-        return "verified" if "verified" in standings else sorted(map(str, standings))[0]
+        return min(standings, key=_BEST_FIRST.index)
 
     def is_complete(self, batch: BatchReceipt) -> bool:
         """Whether every member of a batch is here and, as far as its size and times tell, what its receipts say.

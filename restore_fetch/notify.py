@@ -14,12 +14,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from restore_fetch import files
 from restore_fetch.errors import ConfigurationError, StorageError
 from restore_fetch.redaction import remember, remember_url, scrub
+
+if TYPE_CHECKING:
+    from restore_fetch.records import Verdict
 
 _BODY_BYTES = 10_000  # healthchecks keeps no more
 _PING_TRIES = 2
@@ -52,7 +55,7 @@ class Archive:
     path: Path
     sha1: str
     size: int
-    verdict: str
+    verdict: Verdict
     receipt: Path | None = None
 
 

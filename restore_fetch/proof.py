@@ -47,7 +47,6 @@ class Proof:
         self._only_ours = hashes_were_absent and journal.state.downloads_used == 1
         self._observer = observer
         self._seen: list[Judgement] = []
-        self._waits = False
 
     def wait(self, patience: Patience, seconds: float) -> tuple[RestoreJob, Judgement]:
         """Wait for the hash.
@@ -62,9 +61,8 @@ class Proof:
         Raises:
             ApiError: The service refuses, contradicts itself, or cannot be reached until the time is over.
         """
-        self._waits = seconds > 0
         try:
-            looked = patience.until(self._look, self._settled, seconds)
+            looked = patience.until(lambda: self._look(waits=seconds > 0), self._settled, seconds)
             if looked[1].finding is Finding.MISMATCH and len(self._seen) < _SETTLED_LOOKS:
                 patience.pause()
                 looked = patience.until(self._look, self._settled, 0)
@@ -74,12 +72,12 @@ class Proof:
             raise
         return looked
 
-    def _look(self) -> tuple[RestoreJob, Judgement]:
+    def _look(self, *, waits: bool = False) -> tuple[RestoreJob, Judgement]:
         job = self._look_at_job()
         check_same(self._journal, job)
         state = self._journal.state
         judgement = rules.judge(job.hashes, self._whole.digest, rules.delivered_name(state.file, state.job.id))
-        if judgement.finding is Finding.NOT_PUBLISHED and not self._seen and self._waits:
+        if judgement.finding is Finding.NOT_PUBLISHED and waits and not self._seen:
             self._observer.note("hash-wait", "waiting for the service to publish the hash")
         if judgement.finding is Finding.MISMATCH and not self._seen:
             self._observer.note("hash-differs", "a different hash is published; asking again", level="warning")

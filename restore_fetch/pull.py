@@ -28,9 +28,9 @@ from restore_fetch.pull_journal import PullFile
 from restore_fetch.records import PullJournal
 from restore_fetch.restore_service import BackupService
 from restore_fetch.settings import FetchOptions
-from restore_fetch.shelf import Shelf
+from restore_fetch.shelf import Shelf, here_already
 from restore_fetch.waiting import told_patience
-from restore_fetch.workflow import Fetched, RestoreFetcher, here_already
+from restore_fetch.workflow import Fetched, RestoreFetcher
 
 _T = TypeVar("_T")
 _SEARCH_SECONDS = 120.0

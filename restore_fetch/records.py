@@ -5,7 +5,8 @@ They are read back with suspicion: somebody may have edited them by hand.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -41,12 +42,17 @@ BATCH_STRUCTURE_PROVES: Final = (
     "whole; not for each was a hash published, so nothing proves that they are what the service made"
 )
 
-Verdict = Literal["verified", "structure", "unverified"]  # what speaks for a published archive, if anything
+Verdict = Literal["unverified", "structure", "verified"]  # what speaks for a published archive, the weakest first
 _ONLY_WITH_STRUCTURE = frozenset({"proves", "archive"})
 
 Stamp = Annotated[Moment, PlainSerializer(iso, return_type=str)]
 Sha1 = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Size = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def weakest(verdicts: Iterable[Verdict]) -> Verdict:
+    """What can be said of several archives together; where there is none, nothing is proved."""
+    return min(verdicts, key=get_args(Verdict).index, default="unverified")
 
 
 class Record(BaseModel):

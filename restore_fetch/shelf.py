@@ -67,6 +67,14 @@ def hash_file(
         return Whole(path, size, digest, inspector.finish(), seen=fingerprint(state))
 
 
+def here_already(path: Path, receipt: Receipt) -> str:
+    """What to say of an archive that is not downloaded again, with what speaks for it."""
+    since = f"{receipt.finished:%Y-%m-%d}"
+    if receipt.proves:
+        return f"{path} is here already, published on {since}: {receipt.proves}"
+    return f"{path} is here already, {receipt.verdict} on {since}"
+
+
 class Shelf:
     """The folder, as one job sees it.
 

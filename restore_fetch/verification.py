@@ -20,7 +20,7 @@ from restore_fetch.errors import (
 )
 from restore_fetch.hashes import SHA1, Digest
 from restore_fetch.models import RestoreJob
-from restore_fetch.records import Receipt, Rejection
+from restore_fetch.records import Receipt, Rejection, Verdict
 from restore_fetch.rules import Finding
 from restore_fetch.shelf import hash_file
 
@@ -66,7 +66,7 @@ class Verified:
     inspection: Inspection | None = None
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         """What it is, in the words of receipts."""
         return "verified" if self.structure is None else "structure"
 

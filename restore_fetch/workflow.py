@@ -23,7 +23,7 @@ from restore_fetch.records import JobRecord, Receipt, Seconds
 from restore_fetch.restore_service import RestoreService
 from restore_fetch.rules import JobIdentity, Judgement
 from restore_fetch.settings import FetchOptions
-from restore_fetch.shelf import Shelf, Whole, hash_file
+from restore_fetch.shelf import Shelf, Whole, hash_file, here_already
 from restore_fetch.transfer import Transfer, may_be_whole, recover, salvage
 from restore_fetch.units import show_duration
 from restore_fetch.waiting import told_patience
@@ -376,14 +376,6 @@ class RestoreFetcher:
             yield
         finally:
             run.seconds[name] += self._clock.monotonic() - began
-
-
-def here_already(path: Path, receipt: Receipt) -> str:
-    """What to say of an archive that is not downloaded again, with what speaks for it."""
-    since = f"{receipt.finished:%Y-%m-%d}"
-    if receipt.proves:
-        return f"{path} is here already, published on {since}: {receipt.proves}"
-    return f"{path} is here already, {receipt.verdict} on {since}"
 
 
 def not_ready_in_time(job: RestoreJob, waited_seconds: float) -> JobTimeoutError:

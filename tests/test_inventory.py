@@ -10,8 +10,9 @@ import pytest
 from restore_fetch import receipts
 from restore_fetch.errors import StorageError
 from restore_fetch.inventory import UNPROVEN, take_inventory
+from restore_fetch.models import Snapshot
 from tests.care_support import GROUP, object_id, put, put_batch, put_unverified, write_batch_receipt
-from tests.record_support import attempt, journal, rejection
+from tests.record_support import STRUCTURE, attempt, journal, rejection
 
 MOMENT = datetime(2026, 1, 31, 2, 0, tzinfo=UTC)
 
@@ -90,6 +91,17 @@ def test_what_was_used_is_counted_once_over_all_records(tmp_path: Path) -> None:
     assert take_inventory(tmp_path).standing(object_id(1)) == "in part"
     (tmp_path / "j.tar.gz.part.json").unlink()
     assert take_inventory(tmp_path).standing(object_id(1)) == "rejected"
+
+
+def test_of_several_archives_of_a_snapshot_the_best_proven_one_counts(tmp_path: Path) -> None:
+    one = Snapshot(id=object_id(7), complete=True)
+    same = {"snapshot_id": one.id}
+    put(tmp_path, 1, MOMENT, job=same).write_bytes(b"changed")
+    assert take_inventory(tmp_path).standing_of_snapshot(one) == "changed"
+    put(tmp_path, 2, MOMENT, job=same, **STRUCTURE)
+    assert take_inventory(tmp_path).standing_of_snapshot(one) == "structure"
+    put(tmp_path, 3, MOMENT, job=same)
+    assert take_inventory(tmp_path).standing_of_snapshot(one) == "verified"
 
 
 def test_no_word_for_what_is_unproven_is_the_word_for_verified() -> None:

@@ -226,6 +226,11 @@ def test_a_batch_of_such_archives_says_so_in_its_receipt(tmp_path):
         assert json.loads(batch.read_text())["verdict"] == "structure"
         assert "nothing proves" in done.last_line
 
+        logged = fetch(sandbox, tmp_path / "logged", sandbox.batch_id, "--log-format", "json").stderr
+        last = json.loads(logged.splitlines()[-1])
+        assert (last["event"], last["level"]) == ("batch-structure", "warning")
+        assert "verified" not in logged
+
         again = fetch(sandbox, tmp_path, sandbox.batch_id)
         assert (again.code, again.stdout) == (0, done.stdout)
         assert "is here already, whole; " in again.last_line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _F = TypeVar("_F", bound=Callable[..., Any])
 _PING_SECONDS = 10.0
 _HURRIED_PING_SECONDS = 1.0  # whoever sends a signal waits no longer than two seconds
-_WEAKEST_FIRST = ("unverified", "structure", "verified")
 _NAMES = ("ping_url", "metrics_file", "on_success", "on_failure")
 _UNATTENDED = (
     option("--ping-url", metavar="URL",
@@ -120,7 +119,7 @@ class _Teller:
             project=project,
             cluster=cluster,
             exit_code=code,
-            verdict=_weakest(archives) if exc is None else verdict_of(exc),
+            verdict=verdict_of(exc) if exc is not None else _verdict(archives),
             error=plain(scrub(message)),
             finished=time.time(),
             seconds=time.monotonic() - self._started,
@@ -155,10 +154,10 @@ class _Teller:
             )
 
 
-def _weakest(archives: Sequence[Archive]) -> str:
-    """The verdict that goes for each of them; nothing but the outcome of a run says more than it proved."""
-    verdicts = {archive.verdict for archive in archives}
-    return next((verdict for verdict in _WEAKEST_FIRST if verdict in verdicts), "verified")
+def _verdict(archives: Iterable[Archive]) -> str:
+    from restore_fetch.records import weakest
+
+    return weakest(archive.verdict for archive in archives)
 
 
 def _owner(ctx: click.Context, values: Mapping[str, Any]) -> tuple[str, str]:
